@@ -1,0 +1,71 @@
+"""The benchmark measures what is there; how fast that is, no test says."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from upstream import Reply
+
+BENCH = Path(__file__).parent / "bench"
+
+
+def part(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location("bench_" + name, str(BENCH / f"{name}.py"))
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def bench() -> ModuleType:
+    return part("__main__")
+
+
+@pytest.mark.parametrize(
+    ("stream", "chunks"), [(False, 0), (True, 7)]
+)  # a role, three words, the finish, usage, [DONE]
+def test_every_answer_is_counted_once_and_whole(bench, monkeypatch, stream, chunks):
+    monkeypatch.setattr(bench, "WARM_UP", 0.0)
+    with bench.source() as port:
+        seen = bench.loaded(port, bench.request("/v1/chat/completions", bench.chat(stream=stream)), 3, 0.1)
+    assert seen["requests"] > 10
+    assert seen["wrong"] == []
+    assert seen["p99_ms"] >= seen["p50_ms"] > 0
+    assert round(seen["chunks_per_s"] / seen["per_s"]) == chunks
+    assert (seen["first_p50_ms"] is not None) == stream
+
+
+def test_what_goes_wrong_is_told(bench, monkeypatch, upstream):
+    monkeypatch.setattr(bench, "WARM_UP", 0.0)
+    up = upstream(Reply(503, body=b"full"))
+    seen = bench.loaded(up.port, bench.request("/", {}), 1, 0.1)
+    assert "503" in seen["wrong"][0]
+
+
+class Dripping:
+    """A socket that gives one byte at a time."""
+
+    def __init__(self, sock) -> None:
+        self.sock = sock
+
+    def recv(self, _: int) -> bytes:
+        return self.sock.recv(1)
+
+
+@pytest.mark.parametrize("made", ["whole", "stream"])
+def test_an_answer_ends_where_it_ends_however_it_is_cut(upstream, made):
+    load, source = part("load"), part("source")
+    up = upstream(Reply(raw=source.whole() if made == "whole" else source.stream(3)))
+    connection = load.Connection(load.Plan(up.port, "GET / HTTP/1.1\r\n\r\n", 1, 0, 0, 0))
+    connection.ask()
+    sock, connection.sock = connection.sock, Dripping(connection.sock)
+    with sock:
+        while not connection.heard_all():
+            pass
+        assert sock.recv(1) == b""  # nothing is left behind
+    assert connection.events == (0 if made == "whole" else 7)
+    assert bool(connection.first) == (made == "stream")

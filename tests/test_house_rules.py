@@ -1,0 +1,232 @@
+"""The rules of the house that hold for every module, whoever adds it: read from the source alone."""
+
+from __future__ import annotations
+
+import ast
+import fnmatch
+import importlib
+import importlib.util
+import inspect
+import re
+import sys
+import sysconfig
+from pathlib import Path
+from typing import Dict, Iterator, List, Tuple
+
+import pytest
+
+import plugins
+import providers
+
+ROOT = Path(__file__).resolve().parent.parent
+FLOORS = ("providers", "plugins")  # from the ground up
+PERMITTED = {"llmproxy.py", "providers", "plugins", "tests", "config.example.ini", "README.md"}
+NOT_OURS = {"__pycache__", "config.ini"}  # made by using it, and ignored
+
+#: what is used in these rooms only; the kernel is llmproxy.py and the two rooms it keeps apart
+ROOMS = {
+    "http.server": ["llmproxy", "plugins._server"],
+    "socketserver": ["llmproxy", "plugins._server"],
+    "signal": ["llmproxy"],
+    "argparse": ["llmproxy", "plugins._settings"],
+    "importlib": ["llmproxy"],
+    "os.environ": ["llmproxy"],
+    "os.getenv": ["llmproxy"],
+    "os.putenv": ["llmproxy"],
+    "urllib.request": ["providers._transport"],
+    "http.client": ["providers._transport"],
+    "subprocess": ["plugins.execute*", "plugins._sandbox*"],
+    "resource": ["plugins.execute*", "plugins._sandbox*"],
+}
+
+
+def sources() -> Dict[str, Path]:
+    """Give every module of the product by name; a floor's own is named like the floor."""
+    found = {"llmproxy": ROOT / "llmproxy.py"}
+    for floor in FLOORS:
+        for path in sorted((ROOT / floor).glob("*.py")):
+            found[floor if path.stem == "__init__" else f"{floor}.{path.stem}"] = path
+    return found
+
+
+SOURCES = sources()
+TREES = {name: ast.parse(path.read_text("utf-8"), str(path)) for name, path in SOURCES.items()}
+MODULES = [name for name in SOURCES if "." in name and not name.partition(".")[2].startswith("_")]
+every_source = pytest.mark.parametrize("name", SOURCES)
+every_module = pytest.mark.parametrize("name", MODULES)
+
+
+def imports(name: str, tree: ast.Module) -> Iterator[str]:
+    """Give the full names of what a module imports; of `from a import b` both `a` and `a.b`."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            floor = name.partition(".")[0] if node.level else ""
+            source = ".".join(filter(None, ["." * (node.level - 1), floor, node.module]))
+            yield source
+            yield from (f"{source}.{alias.name}" for alias in node.names)
+
+
+def is_standard(name: str) -> bool:
+    top = name.partition(".")[0]
+    names = getattr(sys, "stdlib_module_names", None)  # from 3.10 on
+    if names is not None or top in sys.builtin_module_names:
+        return top in (names or (top,))
+    spec = importlib.util.find_spec(top)
+    origin = str(spec.origin if spec else "")
+    return origin == "frozen" or (origin.startswith(sysconfig.get_path("stdlib")) and "site-packages" not in origin)
+
+
+def wrong_imports(name: str, tree: ast.Module) -> List[str]:
+    """Give what a module imports that it may not."""
+    own = name.partition(".")[0]
+    below = {"providers": ["providers"], "plugins": ["plugins", "providers"], "llmproxy": ["plugins", "providers"]}[own]
+    return [
+        one
+        for one in imports(name, tree)
+        if not (one.split(".")[0] in below and (one not in MODULES or one == name)) and not is_standard(one)
+    ]
+
+
+@every_source
+def test_imports_point_down_and_name_no_module_that_was_dropped_in(name):
+    assert wrong_imports(name, TREES[name]) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "line"),
+    [
+        ("providers.x", "import plugins"),
+        ("providers.x", "from plugins._server import Server"),
+        ("plugins.x", "import llmproxy"),
+        ("plugins.x", "from llmproxy import HERE"),
+        ("plugins.x", "def f():\n    import requests"),
+        *((one.split(".")[0] + ".x", f"from . import {one.split('.')[1]}") for one in MODULES),
+        *((one.split(".")[0] + ".x", f"from .{one.split('.')[1]} import y") for one in MODULES),
+        *(("llmproxy", f"import {one}") for one in MODULES),
+    ],
+)
+def test_an_import_that_points_elsewhere_is_seen(name, line):
+    assert wrong_imports(name, ast.parse(line))
+
+
+def strays(name: str, tree: ast.Module) -> List[str]:
+    """Give the tools a module uses outside of their rooms."""
+    used = {one for node in ast.walk(tree) for one in names_of(node)} | set(imports(name, tree))
+    return [
+        tool
+        for tool, rooms in ROOMS.items()
+        if any(one == tool or one.startswith(tool + ".") for one in used)
+        and not any(fnmatch.fnmatchcase(name, room) for room in rooms)
+    ]
+
+
+def names_of(node: ast.AST) -> Iterator[str]:
+    """Give `os.environ` for a use of it."""
+    if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+        yield f"{node.value.id}.{node.attr}"
+
+
+@every_source
+def test_a_tool_stays_in_its_room(name):
+    assert strays(name, TREES[name]) == []
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "import http.client",
+        "from http import client",
+        "from urllib.request import urlopen",
+        "import os\nos.environ['A']",
+    ],
+)
+def test_a_tool_outside_of_its_room_is_seen(line):
+    assert strays("providers.x", ast.parse(line))
+
+
+@every_source
+def test_the_first_line_of_a_docstring_is_one_sentence(name):
+    first = (ast.get_docstring(TREES[name]) or "").partition("\n")[0]
+    assert first.endswith("."), "a module's ends up in config.example.ini, as a sentence"
+    assert name not in MODULES or not re.search(r"[.!?] +[A-Z]", first)
+
+
+@every_source
+def test_nothing_prints_but_a_command(name):
+    calls = [n for n in ast.walk(TREES[name]) if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)]
+    assert name == "llmproxy" or not [call.lineno for call in calls if call.func.id == "print"]
+
+
+def test_nothing_is_left_to_be_done():
+    marks = re.compile("|".join(["TO" + "DO", "FIX" + "ME", "XX" + "X"]))
+    texts = [*ROOT.glob("*.*"), *(path for floor in (*FLOORS, "tests") for path in (ROOT / floor).rglob("*.py"))]
+    assert [str(path) for path in texts if path.is_file() and marks.search(path.read_text("utf-8"))] == []
+
+
+def test_the_top_level_holds_what_it_may():
+    here = {path.name for path in ROOT.iterdir() if not path.name.startswith(".")}
+    assert here - NOT_OURS == PERMITTED
+
+
+@pytest.mark.parametrize("floor", FLOORS)
+def test_a_floor_holds_modules_only(floor):
+    assert [p.name for p in (ROOT / floor).iterdir() if p.suffix != ".py" and p.name not in NOT_OURS] == []
+
+
+@every_module
+def test_every_module_has_its_test(name):
+    test = ROOT / "tests" / f"test_{name.replace('.', '_')}.py"
+    assert test.exists(), test.name
+
+
+@pytest.mark.parametrize("path", sorted(Path(__file__).parent.glob("test_p*.py")), ids=lambda path: path.stem)
+def test_every_test_has_its_module(path):
+    tests = ["test_" + name.replace(".", "_") for name in SOURCES]
+    assert any(path.stem == test or path.stem.startswith(test + "_") for test in tests)
+
+
+def contracted(name: str) -> Tuple[type, type]:
+    """Give the one public class of a module and the contract it fulfils."""
+    contract = {"providers": providers.Provider, "plugins": plugins.Plugin}[name.partition(".")[0]]
+    module = importlib.import_module(name)
+    mine = [
+        item
+        for item in vars(module).values()
+        if isinstance(item, type) and issubclass(item, contract) and item.__module__ == name and item.__name__[0] != "_"
+    ]
+    assert len(mine) == 1, f"{name} holds {len(mine)} of them"
+    return mine[0], contract
+
+
+def departures(item: type, contract: type) -> List[str]:
+    """Give the overrides that cannot be called as the contract's own can: what is added has a default."""
+    out = []
+    for name, ours in vars(contract).items():
+        theirs = vars(item).get(name)
+        if not inspect.isfunction(ours) or theirs is None:
+            continue
+        wanted = [(p.name, p.kind) for p in inspect.signature(ours).parameters.values()]
+        given = list(inspect.signature(theirs).parameters.values()) if callable(theirs) else []
+        more = given[len(wanted) :]
+        same = [(p.name, p.kind) for p in given[: len(wanted)]] == wanted
+        if not same or any(p.default is p.empty and p.kind is not p.VAR_KEYWORD for p in more):
+            out.append(name)
+    return out
+
+
+@every_module
+def test_overrides_keep_their_signature(name):
+    assert departures(*contracted(name)) == []
+
+
+def test_an_override_that_departs_is_seen():
+    class Departing(plugins.Plugin):
+        def handle(self, request, then):
+            return then(request)
+
+        def chat(self, call, inner, clock=None):
+            return inner(call)
+
+    assert departures(Departing, plugins.Plugin) == ["handle"]

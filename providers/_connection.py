@@ -1,0 +1,216 @@
+"""Connections to upstreams: made, secured, waited on, and kept for the next question.
+
+Sockets never block: whoever waits, waits in `Scope.wait`, which watches the client too.
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import errno
+import functools
+import os
+import select
+import socket
+import threading
+import time
+from typing import Any, Deque, Dict, Generator, Optional, Tuple
+
+try:
+    import ssl
+except ImportError:  # a Python built without it: https upstreams are out of reach, the rest works
+    ssl = None  # type: ignore[assignment]
+
+from . import Scope, UpstreamError
+
+BLOCK = 64 * 1024
+TICK = 5.0  # seconds of silence between two pauses
+KEPT_FOR = 45.0  # seconds a connection may lie idle: servers close theirs after 60 and more
+MOST_KEPT = 64  # connections to one address
+
+
+def unreachable(message: str, error: object, code: str = "provider_unreachable") -> UpstreamError:
+    """Word a failure of the network."""
+    return UpstreamError(502, f"{message}: {error}", code=code)
+
+
+def _would_block(error: OSError) -> bool:
+    return isinstance(error, BlockingIOError) or (
+        ssl is not None and isinstance(error, (ssl.SSLWantReadError, ssl.SSLWantWriteError))
+    )
+
+
+class Connection:
+    """One connection to an upstream. Its socket never blocks."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock = sock
+        self.idle_since: Optional[float] = None  # None: its answer has begun, or it was never used before
+        self._early = b""  # what it said while it was spoken to
+
+    def send(self, data: bytes, scope: Scope, seconds: float) -> bool:
+        """Send everything; False when the upstream answers or closes before it has heard all."""
+        view = memoryview(data)
+        while view:
+            try:
+                view = view[self.sock.send(view) :]
+            except OSError as error:
+                if not _would_block(error):
+                    return False  # what it said, if anything, is read next
+                if not scope.wait(self.sock, seconds, write=True):
+                    raise UpstreamError(
+                        504, "the upstream does not take the request", code="provider_timeout"
+                    ) from None
+                if self._answers():
+                    return False
+        return True
+
+    def _answers(self) -> bool:
+        """Tell whether the upstream has begun to answer, or left. A 1xx is no answer, and TLS has words of its own."""
+        try:
+            self._early += self.sock.recv(BLOCK)
+        except OSError as error:
+            return not _would_block(error)
+        return not self._early.startswith(b"HTTP/1.1 1")
+
+    def receive(self, scope: Scope, seconds: float) -> Generator[None, None, bytes]:
+        """Wait for bytes, b"" at the end; pauses before each wait. Raises OSError as the socket does."""
+        if self._early:
+            early, self._early = self._early, b""
+            return early
+        deadline = time.monotonic() + seconds
+        while True:
+            try:
+                return self.sock.recv(BLOCK)
+            except OSError as error:
+                if not _would_block(error):
+                    raise
+            yield
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise UpstreamError(504, f"the upstream said nothing for {seconds:g} s", code="provider_timeout")
+            scope.wait(self.sock, min(left, TICK))
+
+    def fresh(self) -> bool:
+        """Tell whether a kept connection may be used: young, and with nothing to read, neither bytes nor an end."""
+        return time.monotonic() - (self.idle_since or 0) < KEPT_FOR and not _readable(self.sock)
+
+    def hang_up(self) -> None:
+        """Close, also under a thread that is waiting."""
+        with contextlib.suppress(OSError):  # it may be down already
+            self.sock.shutdown(socket.SHUT_RDWR)
+        self.sock.close()
+
+
+def _readable(sock: socket.socket) -> bool:
+    if not hasattr(select, "poll"):
+        return bool(select.select([sock], [], [], 0)[0])
+    poller = select.poll()
+    poller.register(sock, select.POLLIN)
+    return bool(poller.poll(0))
+
+
+def connected(host: str, port: int, scope: Scope, deadline: float) -> socket.socket:
+    """Connect to the first address that answers; each has its share of the time."""
+    failure: object = "no address"
+    try:
+        addresses = socket.getaddrinfo(host, port, 0, socket.SOCK_STREAM)
+    except (OSError, UnicodeError) as error:
+        raise unreachable(f"cannot resolve {host}", error) from error
+    for tried, (family, kind, protocol, _, address) in enumerate(addresses):
+        share = (deadline - time.monotonic()) / (len(addresses) - tried)
+        try:
+            with contextlib.ExitStack() as opened:
+                sock = opened.enter_context(socket.socket(family, kind, protocol))
+                code = _connect(sock, address, scope, share)
+                if code == 0:
+                    opened.pop_all()
+                    return sock
+            failure = os.strerror(code)
+        except OSError as error:
+            failure = error
+    raise unreachable(f"cannot connect to {host}:{port}", failure)
+
+
+def _connect(sock: socket.socket, address: Any, scope: Scope, seconds: float) -> int:
+    """Connect a socket and leave it non-blocking; gives the error number, 0 for none."""
+    sock.setblocking(False)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    code = sock.connect_ex(address)
+    if code not in (errno.EINPROGRESS, errno.EWOULDBLOCK, getattr(errno, "WSAEWOULDBLOCK", -1)):
+        return code
+    if not scope.wait(sock, seconds, write=True, read=False):
+        return errno.ETIMEDOUT
+    return sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+
+
+@functools.lru_cache(maxsize=1)
+def tls() -> ssl.SSLContext:
+    """Give the one TLS context, made when first needed: the system's roots, or SSL_CERT_FILE's."""
+    if ssl is None:
+        raise UpstreamError(502, "this Python has no ssl module: https upstreams are out of reach", code="provider_tls")
+    context = ssl.create_default_context()
+    context.set_alpn_protocols(["http/1.1"])
+    return context
+
+
+def secured(sock: socket.socket, host: str, scope: Scope, deadline: float) -> socket.socket:
+    """Put TLS on a connected socket; the socket is closed if that fails."""
+    context = tls()
+    try:
+        with contextlib.ExitStack() as opened:
+            wrapped = context.wrap_socket(sock, server_hostname=host, do_handshake_on_connect=False)
+            opened.enter_context(wrapped)
+            _shake_hands(wrapped, host, scope, deadline)
+            opened.pop_all()
+            return wrapped
+    except ssl.SSLCertVerificationError as error:
+        remedy = "if your network has a root certificate of its own, name its file in [server] ca_file"
+        raise unreachable(f"{host} is not who it says", f"{error.verify_message}; {remedy}", "provider_tls") from error
+    except OSError as error:
+        raise unreachable(f"no TLS with {host}", error, "provider_tls") from error
+
+
+def _shake_hands(sock: ssl.SSLSocket, host: str, scope: Scope, deadline: float) -> None:
+    while True:
+        try:
+            return sock.do_handshake()
+        except (ssl.SSLWantReadError, ssl.SSLWantWriteError) as want:
+            write = isinstance(want, ssl.SSLWantWriteError)
+            if not scope.wait(sock, deadline - time.monotonic(), write=write, read=not write):
+                raise unreachable(f"no TLS with {host}", "timed out") from None
+
+
+class Pool:
+    """The connections kept for the next question; last in, first out, so that the idle ones grow old."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._kept: Dict[Tuple[str, ...], Deque[Connection]] = {}
+        self._closed = False
+
+    def take(self, key: Tuple[str, ...]) -> Optional[Connection]:
+        while True:
+            with self._lock:
+                kept = self._kept.get(key)
+                connection = kept.pop() if kept else None
+            if connection is None or connection.fresh():
+                return connection
+            connection.hang_up()
+
+    def give(self, key: Tuple[str, ...], connection: Connection) -> None:
+        connection.idle_since = time.monotonic()
+        with self._lock:
+            kept = self._kept.setdefault(key, collections.deque())
+            kept.append(connection)
+            oldest = kept.popleft() if len(kept) > MOST_KEPT or self._closed else None
+        if oldest:
+            oldest.hang_up()
+
+    def close(self) -> None:
+        with self._lock:
+            kept, self._kept = self._kept, {}
+            self._closed = True
+        for connections in kept.values():
+            for connection in connections:
+                connection.hang_up()

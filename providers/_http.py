@@ -1,0 +1,291 @@
+"""HTTP/1.1 messages as RFC 9112 has them: heads, framing, chunks; bytes in, values out; no I/O.
+
+One reader for both directions: what clients send us and what upstreams answer. It is strict where
+two readers could disagree about where a message ends, for there one request becomes two.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Callable, Dict, Iterable, List, NamedTuple, Optional, Sequence, Tuple, Union
+
+Pairs = List[Tuple[str, str]]
+
+CHUNKED = -1  # a body's length: told chunk by chunk
+UNTIL_CLOSE = -2  # a body's length: an answer that ends with its connection
+
+LARGEST_HEAD = 64 * 1024
+LONGEST_LINE = 16 * 1024
+MOST_FIELDS = 128
+
+_TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
+_REQUEST_LINE = re.compile(rb"(" + _TOKEN + rb") ([\x21-\x7e]+) HTTP/([0-9])\.([0-9])")
+_STATUS_LINE = re.compile(rb"HTTP/1\.([0-9]) ([1-5][0-9][0-9])(?: ([\t\x20-\x7e\x80-\xff]*))?")
+_FIELD = re.compile(rb"(" + _TOKEN + rb"):([\t\x20-\x7e\x80-\xff]*)")
+_LENGTH = re.compile(r"[0-9]{1,18}", re.ASCII)
+_CHUNK = re.compile(rb"([0-9A-Fa-f]{1,15})(?:[ \t]*;[\t\x20-\x7e\x80-\xff]*)?")
+
+#: fields that speak of one connection only, and never travel further
+HOP_BY_HOP = frozenset(
+    {
+        "connection",
+        "expect",
+        "http2-settings",
+        "keep-alive",
+        "proxy-authenticate",
+        "proxy-authorization",
+        "proxy-connection",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+    }
+)
+
+
+class BadMessage(ValueError):  # noqa: N818  (the message is bad, not the program)
+    """A message that breaks the rules; `status` is what a server answers to it."""
+
+    def __init__(self, message: str, status: int = 400) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class Fields:
+    """The header fields of one message: in order as they came, looked up by lower-case name."""
+
+    __slots__ = ("_found", "pairs")
+
+    def __init__(self, pairs: Iterable[Tuple[str, str]]) -> None:
+        self.pairs: Pairs = list(pairs)
+        self._found: Dict[str, List[str]] = {}
+        for name, value in self.pairs:
+            self._found.setdefault(name.lower(), []).append(value)
+
+    def get(self, name: str, default: str = "") -> str:
+        """Give the first value of a field."""
+        values = self._found.get(name)
+        return values[0] if values else default
+
+    def all(self, name: str) -> Sequence[str]:
+        """Give every value of a field, one a line as they came."""
+        return self._found.get(name, ())
+
+    def listed(self, name: str) -> List[str]:
+        """Give the members of a field that is a comma list, over all its lines, in lower case."""
+        return [item.strip(" \t").lower() for line in self.all(name) for item in line.split(",")]
+
+    def first(self) -> Dict[str, str]:
+        """Give the first value of each field by lower-case name."""
+        return {name: values[0] for name, values in self._found.items()}
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._found
+
+
+class RequestHead(NamedTuple):
+    """What a request says before its body. `target` is as it was sent; `minor` of HTTP/1.minor."""
+
+    method: str
+    target: str
+    minor: int
+    fields: Fields
+
+
+class ResponseHead(NamedTuple):
+    """What an answer says before its body."""
+
+    status: int
+    reason: str
+    minor: int
+    fields: Fields
+
+
+def head_end(data: bytes) -> int:
+    """Give where the head in `data` ends (behind its empty line); 0 while it is not all there.
+
+    Raises BadMessage for a line that does not end in CRLF and for a head that is too large.
+    """
+    end = data.find(b"\r\n\r\n", 0, LARGEST_HEAD)
+    if end >= 0:
+        return end + 4
+    if _has_lone_end(data):
+        raise BadMessage("a line of the head does not end in CRLF")
+    line = data.find(b"\r\n")
+    if line < 0 and len(data) > LONGEST_LINE:
+        raise BadMessage("the first line is too long", 414)
+    if len(data) >= LARGEST_HEAD:
+        raise BadMessage("the head is too large", 431)
+    return 0
+
+
+def _has_lone_end(data: Union[bytes, bytearray]) -> bool:
+    """Tell whether a CR or an LF stands alone; a CR at the very end may still get its LF."""
+    both = data.count(b"\r\n")  # counting is fast: a head may come byte by byte, and is looked at each time
+    return data.count(b"\n") != both or data.count(b"\r") - data.endswith(b"\r") != both
+
+
+def request_head(head: bytes) -> RequestHead:
+    """Read the head of a request, its empty line included; raises BadMessage."""
+    first, _, rest = head.partition(b"\r\n")
+    if len(first) > LONGEST_LINE:
+        raise BadMessage("the request line is too long", 414)
+    match = _REQUEST_LINE.fullmatch(first)
+    if not match:
+        raise BadMessage("the request line is malformed")
+    method, target, major, minor = match.groups()
+    if major != b"1":
+        raise BadMessage("only HTTP/1.1 and 1.0 are spoken here", 505)
+    fields = Fields(_pairs(rest))
+    hosts = fields.all("host")
+    if len(hosts) > 1 or (minor != b"0" and not hosts):
+        raise BadMessage("a request has exactly one Host")
+    return RequestHead(method.decode(), target.decode(), int(minor), fields)
+
+
+def response_head(head: bytes) -> ResponseHead:
+    """Read the head of an answer, its empty line included; raises BadMessage."""
+    first, _, rest = head.partition(b"\r\n")
+    match = _STATUS_LINE.fullmatch(first)
+    if not match:
+        raise BadMessage("the status line is malformed")
+    minor, status, reason = match.groups()
+    return ResponseHead(int(status), (reason or b"").decode("latin-1"), int(minor), Fields(_pairs(rest)))
+
+
+def _pairs(lines: bytes) -> Pairs:
+    """Read the field lines of a head or of trailers, up to their empty line."""
+    found: Pairs = []
+    for line in lines[:-4].split(b"\r\n") if len(lines) > 2 else ():
+        if len(line) > LONGEST_LINE or len(found) >= MOST_FIELDS:
+            raise BadMessage("too many header fields, or one too long", 431)
+        match = _FIELD.fullmatch(line)
+        if not match:
+            raise BadMessage("a header field is malformed")
+        name, value = match.groups()
+        found.append((name.decode(), value.strip(b" \t").decode("latin-1")))
+    return found
+
+
+def request_length(head: RequestHead) -> int:
+    """Give the length of a request's body, or CHUNKED; raises BadMessage when it could be read in two ways."""
+    codings, lengths = head.fields.all("transfer-encoding"), head.fields.all("content-length")
+    if codings:
+        if lengths or head.minor == 0:
+            raise BadMessage("Transfer-Encoding goes with neither Content-Length nor HTTP/1.0")
+        if len(codings) != 1 or codings[0].lower() != "chunked":
+            raise BadMessage("the only Transfer-Encoding accepted is chunked", 501)
+        return CHUNKED
+    return _length(lengths) if lengths else 0
+
+
+def response_length(method: str, head: ResponseHead) -> int:
+    """Give the length of an answer's body, CHUNKED or UNTIL_CLOSE; raises BadMessage."""
+    if method == "HEAD" or head.status in (204, 304):
+        return 0
+    codings, lengths = head.fields.all("transfer-encoding"), head.fields.all("content-length")
+    if codings:
+        if lengths or len(codings) != 1 or codings[0].lower() != "chunked":
+            raise BadMessage("the Transfer-Encoding is not chunked alone")
+        return CHUNKED
+    return _length(lengths) if lengths else UNTIL_CLOSE
+
+
+def _length(values: Sequence[str]) -> int:
+    if len(values) != 1 or not _LENGTH.fullmatch(values[0]):
+        raise BadMessage("Content-Length is not one number")
+    return int(values[0])
+
+
+def stays_open(minor: int, fields: Fields) -> bool:
+    """Tell whether the sender of this head keeps the connection for another message."""
+    return minor > 0 and "close" not in fields.listed("connection")
+
+
+def end_to_end(fields: Fields, also: Iterable[str] = ()) -> Pairs:
+    """Give the fields that travel on: neither hop-by-hop, nor named by Connection, nor in `also`."""
+    dropped = HOP_BY_HOP.union(fields.listed("connection"), also)
+    return [(name, value) for name, value in fields.pairs if name.lower() not in dropped]
+
+
+class Dechunker:
+    """Takes a chunked body apart as it comes; trailers are checked and thrown away.
+
+    After `done`, `rest` is what followed the body. `declared` counts the bytes announced so far, so
+    that a limit can be kept before they arrive.
+    """
+
+    MOST_OVERHEAD = 64 * 1024  # size lines' extensions and trailers, bytes in all
+
+    def __init__(self) -> None:
+        self.done = False
+        self.declared = 0
+        self._buffer = bytearray()  # its front can be taken off without moving the rest
+        self._left = 0  # of the chunk under way
+        self._state: Callable[[List[bytes]], bool] = self._size
+        self._overhead = 0
+
+    @property
+    def rest(self) -> bytes:
+        return bytes(self._buffer)
+
+    def feed(self, data: bytes) -> List[bytes]:
+        """Take more bytes in and give the payload they held; raises BadMessage."""
+        out: List[bytes] = []
+        self._buffer += data
+        while not self.done and self._state(out):
+            pass
+        return out
+
+    def _take(self, size: int) -> bytes:
+        piece = bytes(self._buffer[:size])
+        del self._buffer[:size]
+        return piece
+
+    def _line(self) -> Optional[bytes]:
+        """Take one CRLF-ended line off; None while it is not all there."""
+        end = self._buffer.find(b"\r\n")
+        if end < 0:
+            if len(self._buffer) > LONGEST_LINE or _has_lone_end(self._buffer):
+                raise BadMessage("a line of the chunked body is malformed")
+            return None
+        return self._take(end + 2)[:-2]
+
+    def _size(self, _: List[bytes]) -> bool:
+        line = self._line()
+        if line is None:
+            return False
+        match = _CHUNK.fullmatch(line)
+        if not match:
+            raise BadMessage("a chunk's size is malformed")
+        self._spend(len(line) - len(match.group(1)))
+        self._left = int(match.group(1), 16)
+        self.declared += self._left
+        self._state = self._payload if self._left else self._trailer
+        return True
+
+    def _payload(self, out: List[bytes]) -> bool:
+        if self._left and self._buffer:
+            out.append(self._take(self._left))
+            self._left -= len(out[-1])
+        if self._left or len(self._buffer) < 2:
+            return False
+        if self._take(2) != b"\r\n":
+            raise BadMessage("a chunk is longer than it said")
+        self._state = self._size
+        return True
+
+    def _trailer(self, _: List[bytes]) -> bool:
+        line = self._line()
+        if line is None:
+            return False
+        if line and not _FIELD.fullmatch(line):
+            raise BadMessage("a trailer is malformed")
+        self._spend(len(line) + 2)
+        self.done = not line
+        return True
+
+    def _spend(self, overhead: int) -> None:
+        self._overhead += overhead
+        if self._overhead > self.MOST_OVERHEAD:
+            raise BadMessage("the chunked body has more wrapping than content")

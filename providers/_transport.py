@@ -1,0 +1,550 @@
+"""The only door to the network: urllib's opener, with handlers of our own that keep connections alive.
+
+urllib chooses the proxy and the scheme; what it would do next (a connection per request, redirects
+followed with the credentials on, header names respelled) is not for a proxy, so `Answer` sends and
+reads itself.
+
+Nothing here runs before it is asked: `Exchange` connects when its head is first waited for. A question
+is asked again only while no byte of an answer has come: once, silently, when a connection that was kept
+alive turns out to be dead, and up to `retries` times after a failure that passes.
+"""
+
+from __future__ import annotations
+
+import errno
+import ipaddress
+import json
+import os
+import re
+import socket
+import time
+import urllib.parse
+import urllib.request
+from functools import partial
+from typing import Any, Callable, Generator, Iterable, Mapping, NamedTuple, Optional, Tuple
+
+from . import JSON, PAUSE, Options, Scope, UpstreamError, _http
+from ._connection import Connection, Pool, connected, secured, unreachable
+
+#: what every provider behind a network has to set: merge it into a provider's own `options`
+OPTIONS: Options = {
+    "connect_timeout": (5.0, "Seconds to wait for a connection."),
+    "first_byte_timeout": (600.0, "Seconds to wait for the first byte of an answer."),
+    "idle_timeout": (120.0, "Seconds an answer under way may be silent."),
+    "retries": (2, "How often to ask again, before the first byte, after a passing failure."),
+}
+
+#: (status, headers with lower-case names, parsed JSON or text) -> the error, worded by the provider
+Worded = Callable[[int, Mapping[str, str], Any], UpstreamError]
+
+LARGEST_DOCUMENT = 512 * 1024 * 1024
+LARGEST_ERROR = 64 * 1024
+LONGEST_WAIT = 5.0  # seconds an upstream may ask us to wait before asking again
+
+_VERSION = re.compile(r"/v\d+[a-z]*\d*")
+_BASE_URL = re.compile(r"https?://(\[[0-9a-fA-F:.]+\]|[\w.-]+)(:\d+)?(/[!$-;=@-~]*)?", re.IGNORECASE | re.ASCII)
+_SENDABLE = re.compile(r"[\t\x20-\x7e]*")
+
+
+class Timeouts(NamedTuple):
+    """Seconds to wait: for a connection, for the first byte of an answer, for each byte after it."""
+
+    connect: float
+    first_byte: float
+    idle: float
+
+
+class Question(urllib.request.Request):
+    """One request as it goes on the wire: `fields` keep their order, spelling and repetitions."""
+
+    def __init__(  # a request has this many parts
+        self, method: str, url: str, fields: _http.Pairs, body: Optional[bytes], scope: Scope, timeouts: Timeouts
+    ) -> None:
+        super().__init__(url, body, dict(fields), method=method)
+        self.fields = fields
+        self.scope = scope
+        self.timeouts = timeouts
+        self.body = body
+        self.netloc: str = self.host  # of the upstream, when `host` has become a proxy's
+
+    @property
+    def tunnels(self) -> bool:
+        """Tell whether urllib's ProxyHandler chose a proxy that is to connect us through."""
+        return bool(getattr(self, "_tunnel_host", None))
+
+    def bytes(self) -> bytes:
+        """Give the request as it is sent."""
+        lines = [f"{self.get_method()} {self.selector} HTTP/1.1", f"Host: {self.netloc}"]
+        lines += [f"{name}: {value}" for name, value in self.fields]
+        if self.body is not None:
+            lines.append(f"Content-Length: {len(self.body)}")
+        if not self.tunnels and self.has_header("Proxy-authorization"):
+            lines.append(f"Proxy-Authorization: {self.get_header('Proxy-authorization')}")
+        return "\r\n".join([*lines, "\r\n"]).encode("latin-1") + (self.body or b"")
+
+
+class Answer:
+    """What an upstream answers to one question, as it comes; what its bytes mean is not known here."""
+
+    def __init__(self, question: Question, pool: Pool) -> None:
+        self.question = question
+        self.status = 0
+        self.fields = _http.Fields(())
+        self._pool = pool
+        self._key = (question.type, question.host, question.netloc)
+        self._ahead = b""
+        self._length = 0
+        self._heard_all = self._keeps = True
+        self._connection: Optional[Connection] = None
+        self._ask(pool.take(self._key))
+
+    def _ask(self, connection: Optional[Connection]) -> None:
+        scope, timeouts = self.question.scope, self.question.timeouts
+        self._connection = connection or self._connect(scope, time.monotonic() + timeouts.connect)
+        scope.add(self._connection.hang_up)
+        try:
+            self._heard_all = self._connection.send(self.question.bytes(), scope, timeouts.idle)
+        except BaseException:
+            self.close()
+            raise
+
+    def _connect(self, scope: Scope, deadline: float) -> Connection:
+        question = self.question
+        host, port = _host_port(question.host, 443 if question.type == "https" else 80)
+        sock = connected(host, port, scope, deadline)
+        try:
+            if question.type == "https":
+                if question.tunnels:
+                    self._tunnel(sock, scope, deadline)
+                sock = secured(sock, _host_port(question.netloc, 443)[0], scope, deadline)
+        except BaseException:
+            sock.close()
+            raise
+        return Connection(sock)
+
+    def _tunnel(self, sock: socket.socket, scope: Scope, deadline: float) -> None:
+        """Have the proxy connect us to the upstream."""
+        host, port = _host_port(self.question.netloc, 443)
+        lines = [f"CONNECT {host}:{port} HTTP/1.1", f"Host: {host}:{port}"]
+        if self.question.has_header("Proxy-authorization"):
+            lines.append(f"Proxy-Authorization: {self.question.get_header('Proxy-authorization')}")
+        connection = Connection(sock)
+        connection.send("\r\n".join([*lines, "\r\n"]).encode("latin-1"), scope, deadline - time.monotonic())
+        try:
+            data = b""
+            while not _http.head_end(data):
+                block = _finished(connection.receive(scope, deadline - time.monotonic()))
+                if not block:
+                    raise unreachable("the proxy", "closed the connection")
+                data += block
+            head = _http.response_head(data[: _http.head_end(data)])
+        except (OSError, _http.BadMessage) as error:
+            raise unreachable("the proxy", error) from error
+        if head.status != 200:
+            raise unreachable("the proxy refused the tunnel", f"{head.status} {head.reason}")
+
+    def head(self) -> Generator[None, None, None]:
+        """Wait for status and fields; yields at each pause."""
+        head = None
+        try:
+            while head is None or head.status < 200:  # 100 and 103 come before the answer
+                end = _http.head_end(self._ahead)
+                if end:
+                    head = _http.response_head(self._ahead[:end])
+                    self._ahead = self._ahead[end:]
+                else:
+                    yield from self._more(self.question.timeouts.first_byte)
+            self._length = _http.response_length(self.question.get_method(), head)
+        except _http.BadMessage as error:
+            raise _begun("the upstream does not speak HTTP", error, "provider_error") from error
+        self.status, self.fields = head.status, head.fields
+        self._keeps = _http.stays_open(head.minor, head.fields)
+
+    def _more(self, seconds: float) -> Generator[None, None, None]:
+        """Read what comes next; before the first byte of all, a kept connection that died is replaced."""
+        connection = self._open()
+        try:
+            block = yield from connection.receive(self.question.scope, seconds)
+            if not block:
+                raise ConnectionResetError(errno.ECONNRESET, "it closed the connection")
+        except OSError as error:
+            if self._ahead:
+                raise _begun("the upstream's answer broke off", error, "stream_truncated") from error
+            if connection.idle_since is None:
+                raise unreachable("the upstream did not answer", error) from error
+            self.close()
+            self._ask(None)
+        else:
+            connection.idle_since = None
+            self._ahead += block
+
+    def _open(self) -> Connection:
+        if self._connection is None:
+            raise unreachable("the upstream's answer", "has been closed")
+        return self._connection
+
+    def blocks(self) -> Generator[bytes, None, None]:
+        """Give the body as it comes, an empty block at each pause; a body that is cut short raises."""
+        try:
+            if self._length == _http.CHUNKED:
+                yield from self._chunked()
+            elif self._length == _http.UNTIL_CLOSE:
+                yield from self._until_close()
+            else:
+                yield from self._counted(self._length)
+        except (OSError, _http.BadMessage) as error:
+            raise UpstreamError(502, f"the upstream's answer broke off: {error}", code="stream_truncated") from error
+
+    def _block(self) -> Generator[bytes, None, bytes]:
+        """Read one block; b"" at the end."""
+        if self._ahead:
+            block, self._ahead = self._ahead, b""
+            return block
+        receiving = self._open().receive(self.question.scope, self.question.timeouts.idle)
+        while True:
+            try:
+                next(receiving)
+            except StopIteration as end:
+                return bytes(end.value)
+            yield b""
+
+    def _counted(self, left: int) -> Generator[bytes, None, None]:
+        while left:
+            block = yield from self._block()
+            if not block:
+                raise _http.BadMessage(f"{left} bytes are missing")
+            if len(block) > left:
+                self._ahead = block[left:]
+                block = block[:left]
+            left -= len(block)
+            if not left:
+                self._finish()
+            yield block
+        self._finish()
+
+    def _chunked(self) -> Generator[bytes, None, None]:
+        dechunker = _http.Dechunker()
+        while not dechunker.done:
+            block = yield from self._block()
+            if not block:
+                raise _http.BadMessage("its last chunk is missing")
+            payload = b"".join(dechunker.feed(block))
+            if dechunker.done:
+                self._ahead = dechunker.rest
+                self._finish()
+            if payload:
+                yield payload
+
+    def _until_close(self) -> Generator[bytes, None, None]:
+        while True:
+            block = yield from self._block()
+            if not block:
+                self.close()
+                return
+            yield block
+
+    def _finish(self) -> None:
+        """Keep the connection for the next question if both sides are at the start of one."""
+        connection, self._connection = self._connection, None
+        if connection is None:
+            return
+        self.question.scope.drop(connection.hang_up)
+        if self._heard_all and not self._ahead and self._keeps:
+            self._pool.give(self._key, connection)
+        else:
+            connection.hang_up()
+
+    def close(self) -> None:
+        """Let go of the connection: an answer not read to its end cannot be followed by another."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            self.question.scope.drop(connection.hang_up)
+            connection.hang_up()
+
+
+def _begun(message: str, error: object, code: str) -> UpstreamError:
+    """Word the failure of an answer that has begun: to ask again might be to pay twice."""
+    trouble = unreachable(message, error, code)
+    trouble.passing = False
+    return trouble
+
+
+def _finished(waiting: Generator[Any, None, bytes]) -> bytes:
+    """Run a wait to its end."""
+    while True:
+        try:
+            next(waiting)
+        except StopIteration as end:
+            return bytes(end.value)
+
+
+def _host_port(netloc: str, default: int) -> Tuple[str, int]:
+    parts = urllib.parse.urlsplit("//" + netloc)
+    return parts.hostname or "", parts.port or default
+
+
+class _Http(urllib.request.BaseHandler):
+    """urllib's way in: opens http and https with connections that are kept."""
+
+    def __init__(self) -> None:
+        self.pool = Pool()
+
+    def http_open(self, question: Question) -> Answer:
+        return Answer(question, self.pool)
+
+    https_open = http_open
+
+    def close(self) -> None:
+        self.pool.close()
+
+
+class _Proxies(urllib.request.ProxyHandler):
+    """The environment's proxies; what runs on this machine is never asked for through one."""
+
+    def proxy_open(self, req: urllib.request.Request, proxy: str, type: str) -> Any:  # urllib's names
+        if _is_loopback(_host_port(req.host, 0)[0]):
+            return None
+        return super().proxy_open(req, proxy, type)
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
+
+
+def opener() -> urllib.request.OpenerDirector:
+    """Give what opens questions. No redirects, no cookies, no error handling: an answer is an answer."""
+    director = urllib.request.OpenerDirector()
+    if urllib.request.getproxies():
+        director.add_handler(_Proxies())
+    director.add_handler(_Http())
+    return director
+
+
+class Exchange:
+    """One question to an upstream and its answer; a context manager that closes it.
+
+    `status`, `fields` and `headers` (first values, lower-case names) are known once the head is.
+    """
+
+    def __init__(
+        self, name: str, ask: Callable[[], Answer], scope: Scope, worded: Optional[Worded], retries: int
+    ) -> None:
+        self._name = name
+        self._ask = ask
+        self._scope = scope
+        self._worded = worded
+        self._retries = retries
+        self._answer: Optional[Answer] = None
+        self.status = 0
+        self.fields = _http.Fields(())
+
+    def __enter__(self) -> Exchange:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        return self.fields.first()
+
+    def head(self) -> Generator[JSON, None, None]:
+        """Ask, and wait for an answer that is none of trouble; yields PAUSE at each pause.
+
+        Raises UpstreamError: the provider's words for a status of 300 and more (unless this is a
+        relay), 502 for a network or an answer that is broken, 504 for a silent upstream.
+        """
+        tries = 0
+        while not self.status:
+            try:
+                yield from self._attempt()
+            except UpstreamError as error:
+                self.close()
+                self._sign(error)
+                wait = pause_before(tries, error, self._retries)
+                if wait is None:
+                    raise
+                tries += 1
+                yield PAUSE
+                self._scope.wait(None, wait)
+
+    def _attempt(self) -> Generator[JSON, None, None]:
+        answer = self._answer = self._ask()
+        for _ in answer.head():
+            yield PAUSE
+        if self._worded and answer.status >= 300:
+            raise self._worded(answer.status, answer.fields.first(), (yield from _said(answer)))
+        self.status, self.fields = answer.status, answer.fields
+
+    def blocks(self) -> Generator[bytes, None, None]:
+        """Give the body as it comes, after the head; an empty block is a pause."""
+        for _ in self.head():
+            yield b""
+        if self._answer is not None:
+            try:
+                yield from self._answer.blocks()
+            except UpstreamError as error:
+                self._sign(error)
+                raise
+
+    def _sign(self, error: UpstreamError) -> None:
+        """Put the provider's name to trouble that arose below it."""
+        if not error.provider:
+            error.provider, error.message = self._name, f"{self._name}: {error.message}"
+
+    def document(self) -> Generator[JSON, None, Any]:
+        """Read the whole body and return its JSON; yields PAUSE at each pause."""
+        yield from self.head()
+        body = bytearray()
+        for block in self.blocks():
+            body += block
+            if not block:
+                yield PAUSE
+            if len(body) > LARGEST_DOCUMENT:
+                raise UpstreamError(502, "the upstream's answer is too large", code="provider_error")
+        try:
+            return json.loads(body.decode("utf-8"))
+        except (ValueError, RecursionError):
+            raise UpstreamError(502, "the upstream's answer is not JSON", code="provider_error") from None
+
+    def close(self) -> None:
+        """Let go of the connection."""
+        if self._answer is not None:
+            self._answer.close()
+
+
+def _said(answer: Answer) -> Generator[JSON, None, Any]:
+    """Read the body of an error: its JSON, or its text, or what there is of it."""
+    body = b""
+    try:
+        for block in answer.blocks():
+            body += block
+            if not block:
+                yield PAUSE
+            if len(body) > LARGEST_ERROR:
+                break
+    except UpstreamError:
+        pass  # the status is known, and its words are cut
+    text = body.decode("utf-8", "replace")
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+
+
+def pause_before(
+    tries: int, error: UpstreamError, retries: int, chance: Callable[[int], bytes] = os.urandom
+) -> Optional[float]:
+    """Give the seconds to wait before asking again after `tries` failures more than one; None: give up."""
+    most = min(retries, 1) if error.code == "rate_limit_exceeded" else retries
+    if not error.passing or tries >= most or (error.retry_after or 0) > LONGEST_WAIT:
+        return None
+    jitter = 0.5 + chance(1)[0] / 255
+    return max(error.retry_after or 0.0, 0.3 * float(2**tries) * jitter)
+
+
+class Door:
+    """One upstream's address: what its provider sends through and reads from.
+
+    `base_url` may end in a version (`/v1`), else `version` is put behind it; `root` is the address
+    without it. `headers` go with every question; `worded` turns an answer of trouble into words.
+    Raises ValueError for an address or a header that cannot be sent.
+    """
+
+    def __init__(  # an address has this many sides
+        self,
+        name: str,
+        base_url: str,
+        options: Mapping[str, Any],
+        worded: Worded,
+        *,
+        version: str = "/v1",
+        headers: Iterable[Tuple[str, str]] = (),
+    ) -> None:
+        self.name = name
+        self.root, self.base = addresses(base_url, version)
+        headers_ = list(headers)
+        self.fields: _http.Pairs = [("User-Agent", "llmproxy"), *headers_]
+        for field, value in self.fields:
+            if not _SENDABLE.fullmatch(value):
+                raise ValueError(f"the value for {field} holds characters that no header may")
+        self._worded = partial(_discreet, worded, [value.rpartition(" ")[2] for _, value in headers_])
+        self._retries = int(options["retries"])
+        self._timeouts = Timeouts(*(float(options[f"{of}_timeout"]) for of in ("connect", "first_byte", "idle")))
+        self._opener = opener()
+
+    def send(
+        self, method: str, path: str, scope: Scope, body: Optional[JSON] = None, headers: Iterable[Tuple[str, str]] = ()
+    ) -> Exchange:
+        """Ask below the versioned base URL (`/chat/completions`); JSON in, errors worded, passing ones retried."""
+        fields = [*self.fields, ("Accept-Encoding", "identity"), *headers]
+        data = None
+        if body is not None:
+            fields.append(("Content-Type", "application/json"))
+            data = json.dumps(body, separators=(",", ":")).encode()
+        return self._exchange(method, self.base + path, fields, data, scope, self._worded)
+
+    def ask(self, method: str, path: str, scope: Scope, body: Optional[JSON] = None) -> Any:
+        """Ask and wait for the whole JSON answer."""
+        with self.send(method, path, scope, body) as exchange:
+            reading = exchange.document()
+            while True:
+                try:
+                    next(reading)
+                except StopIteration as end:
+                    return end.value
+
+    def relay(self, method: str, path: str, fields: Iterable[Tuple[str, str]], body: bytes, scope: Scope) -> Exchange:
+        """Pass a request on below the root (the base URL without its version), whatever the answer's status."""
+        own = {name.lower() for name, _ in self.fields if name != "User-Agent"}
+        passed = [(name, value) for name, value in fields if name.lower() not in own]
+        data = body if body or method not in ("GET", "HEAD", "OPTIONS", "DELETE") else None
+        passed += [(name, value) for name, value in self.fields if name != "User-Agent"]
+        return self._exchange(method, self.root + path, passed, data, scope, None)
+
+    def _exchange(  # what tells a translated question from a relayed one
+        self,
+        method: str,
+        url: str,
+        fields: _http.Pairs,
+        data: Optional[bytes],
+        scope: Scope,
+        worded: Optional[Worded],
+    ) -> Exchange:
+        def ask() -> Any:
+            return self._opener.open(Question(method, url, fields, data, scope, self._timeouts))
+
+        return Exchange(self.name, ask, scope, worded, self._retries if worded else 0)
+
+    def close(self) -> None:
+        """Close the connections kept for the next question."""
+        for handler in getattr(self._opener, "handlers", ()):  # not in its documentation, but there since ever
+            handler.close()
+
+
+def _discreet(
+    worded: Worded, secrets: Iterable[str], status: int, headers: Mapping[str, str], body: Any
+) -> UpstreamError:
+    """Have an error worded, without what we sent as a secret: some upstreams repeat a key they refuse."""
+    error = worded(status, headers, body)
+    for secret in secrets:
+        if len(secret) >= 8:
+            error.message = error.message.replace(secret, "***")
+    return error
+
+
+def addresses(base_url: str, version: str) -> Tuple[str, str]:
+    """Split a base URL into its root and its versioned base; a version it ends in is kept as its own."""
+    base_url = base_url.strip().rstrip("/")
+    if not _BASE_URL.fullmatch(base_url):
+        raise ValueError(f"base_url must be like http://host:port, not {base_url!r}")
+    parts = urllib.parse.urlsplit(base_url)
+    _host_port(parts.netloc, 0)  # a port that is none raises
+    url = f"{parts.scheme}://{parts.netloc}"
+    path, last, own = parts.path.rpartition("/")
+    if last and _VERSION.fullmatch(f"/{own}"):
+        return url + path, f"{url}{path}/{own}"
+    return url + parts.path, url + parts.path + version

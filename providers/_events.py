@@ -1,0 +1,104 @@
+"""Event streams: blocks of bytes in, dicts out; no I/O.
+
+The blocks are cut anywhere; an empty block is a pause and comes out as an empty dict (`PAUSE`).
+"""
+
+from __future__ import annotations
+
+import codecs
+import json
+from typing import Generator, Iterable, Iterator, List
+
+from . import JSON, PAUSE, UpstreamError
+
+LARGEST = 64 * 1024 * 1024  # bytes of one event: a generated image travels in one
+
+
+def sse(blocks: Iterable[bytes]) -> Generator[JSON, None, None]:
+    """Read `text/event-stream` and give the JSON of each event's data, until `[DONE]` or the end.
+
+    Line ends may be LF, CRLF or CR. Comments, ids and names of events are passed over: every
+    provider that names its events repeats the name inside. A bare JSON object where an event should
+    be is taken too: Gemini words an error in mid-stream so.
+    """
+    text = ""
+    for piece in _text(blocks, ends="\r"):
+        if not piece:
+            yield PAUSE
+            continue
+        text += piece.replace("\r\n", "\n").replace("\r", "\n") if "\r" in piece else piece
+        *events, text = text.split("\n\n")
+        if len(text) > LARGEST:
+            raise UpstreamError(502, "the upstream sent an endless event", code="provider_error")
+        for event in events:
+            data = _data(event)
+            if data.startswith("[DONE]"):
+                return
+            if data:
+                yield _parsed(data)
+    data = _data(text)
+    if data and not data.startswith("[DONE]"):
+        yield _parsed(data)
+
+
+def ndjson(blocks: Iterable[bytes]) -> Generator[JSON, None, None]:
+    """Read one JSON object a line."""
+    text = ""
+    for piece in _text(blocks):
+        if not piece:
+            yield PAUSE
+            continue
+        *lines, text = (text + piece).split("\n")
+        if len(text) > LARGEST:
+            raise UpstreamError(502, "the upstream sent an endless line", code="provider_error")
+        for line in lines:
+            if line.strip():
+                yield _parsed(line)
+    if text.strip():
+        yield _parsed(text)
+
+
+def _text(blocks: Iterable[bytes], ends: str = "") -> Iterator[str]:
+    """Decode UTF-8 over the borders of blocks; a piece never ends on one of `ends`, which may be half a line end."""
+    decode = codecs.getincrementaldecoder("utf-8")().decode
+    held = ""
+    try:
+        for block in blocks:
+            piece = held + decode(block) if block else ""
+            if not piece:
+                if not block:
+                    yield ""
+                continue
+            held = piece[-1] if piece[-1] in ends else ""
+            piece = piece[:-1] if held else piece
+            if piece:
+                yield piece
+        decode(b"", True)  # a letter cut short is an error
+    except UnicodeDecodeError:
+        raise UpstreamError(502, "the upstream's stream is not UTF-8", code="provider_error") from None
+
+
+def _data(event: str) -> str:
+    """Give the data of one event, its lines joined."""
+    if event.startswith("data: ") and "\n" not in event:  # nearly every event there is
+        return event[6:]
+    found: List[str] = []
+    bare: List[str] = []
+    for line in event.split("\n"):
+        if line.startswith("data:"):
+            found.append(line[6:] if line.startswith("data: ") else line[5:])
+        elif bare or line.lstrip().startswith("{"):
+            bare.append(line)
+    return "\n".join(found or bare).strip()
+
+
+def _parsed(data: str) -> JSON:
+    try:
+        event = json.loads(data)
+    except (ValueError, RecursionError):
+        raise UpstreamError(502, "the upstream sent an event that is not JSON", code="provider_error") from None
+    if isinstance(event, list) and len(event) == 1:  # Gemini wraps some errors so
+        event = event[0]
+    if not isinstance(event, dict):
+        raise UpstreamError(502, "the upstream sent an event that is no object", code="provider_error")
+    return event

@@ -1,0 +1,57 @@
+"""JSON in texts that models and strangers wrote: read only if it can be passed on as JSON. No I/O."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from typing import Any, NoReturn
+
+DEEPEST = 128
+LONGEST_INTEGER = 300  # digits
+
+_STRING = re.compile(rb'"[^"]*"')  # of JSON without its escapes
+_SQUARE = bytes.maketrans(b"{}", b"[]")
+_TEXT = bytes(set(range(256)) - set(b'[]{}"'))
+
+
+def is_deep(data: bytes, deepest: int = DEEPEST) -> bool:
+    """Tell whether brackets nest too deep, or too many have no partner.
+
+    Ask before parsing: the parser is recursive, and on a thread with a small stack it would end the
+    process. This goes level by level from the inside, so that the work is done by C on all of it.
+    """
+    if data.count(b"[") + data.count(b"{") <= deepest:
+        return False
+    marks = data.replace(b"\\\\", b"").replace(b'\\"', b"").translate(_SQUARE, _TEXT).replace(b'""', b"")
+    brackets = _STRING.sub(b"", marks)  # all square: which is whose partner is for the parser to say
+    for _ in range(deepest):
+        outer = brackets.replace(b"[]", b"")
+        if len(outer) == len(brackets):
+            return len(outer) > deepest
+        brackets = outer
+    return bool(brackets)
+
+
+def _constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _number(text: str) -> float:
+    value = float(text)
+    return value if math.isfinite(value) else _constant(text)
+
+
+def _integer(text: str) -> int:
+    return int(text) if len(text) < LONGEST_INTEGER else _constant("so long a number")
+
+
+#: for what it finds at some place of a text (`raw_decode`): nothing is known of its depth
+DECODER = json.JSONDecoder(parse_constant=_constant, parse_float=_number, parse_int=_integer)
+
+
+def loads(text: str) -> Any:
+    """Parse a text; ValueError for what is no JSON, or JSON that nobody else could be expected to read."""
+    if is_deep(text.encode("utf-8", "surrogatepass")):
+        raise ValueError(f"nested deeper than {DEEPEST} levels")
+    return DECODER.decode(text)

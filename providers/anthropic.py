@@ -1,0 +1,145 @@
+"""Anthropic's Claude models, over the Messages API.
+
+The translations are next door: what is asked in `_anthropic_question` and `_anthropic_turns`, what is
+answered in `_anthropic_answer`, what each model can do in `_anthropic_models`. A model wants its thoughts
+back together with the results of its tools, and most clients do not bring them; so they are remembered
+here by tool call, a bounded number of them.
+"""
+
+from __future__ import annotations
+
+import urllib.parse
+from functools import partial
+from typing import Any, ClassVar, Iterable, Iterator, List, Mapping, Tuple
+
+from . import JSON, Call, Options, Parts, Provider, Scope, UpstreamError, _events, _transport
+from ._anthropic_answer import answer, chunks, gathered, worded
+from ._anthropic_models import Catalogue, model_of, version_of
+from ._anthropic_question import NEW, OLD, REASONING, SAMPLING, Manner, counted, question, version_for
+from ._memory import Remembered
+
+BASE_URL = "https://api.anthropic.com"
+
+#: with more max_tokens than this an answer may take minutes: it is streamed, lest the line goes dead meanwhile
+LONG = 21333
+
+PATIENCE = 10.0  # seconds to wait for the list of models
+
+
+class Anthropic(Provider):
+    """Asks `/v1/messages` and its neighbours."""
+
+    options: ClassVar[Options] = {
+        **_transport.OPTIONS,
+        "base_url": (BASE_URL, "Where it lives; the version at the end may be left out.", "ANTHROPIC_BASE_URL"),
+        "api_key": ("", "Its key.", "ANTHROPIC_API_KEY"),
+        "version": ("auto", f"The version of the API: {OLD}, {NEW}, or auto: the old one only where it is needed."),
+        "embeddings": ("voyage", "Who makes embeddings, since Anthropic does not: a provider, or provider/model."),
+        "max_tokens": (16384, "The most tokens an answer may have where the client does not say."),
+        "tool_choice_fallback": ("", "auto: let models choose that refuse to be forced to use a tool."),
+    }
+
+    def __init__(self, name: str, options: Mapping[str, Any]) -> None:
+        super().__init__(name, options)
+        key, url = options["api_key"], options["base_url"]
+        if options["version"] not in ("auto", OLD, NEW):
+            raise ValueError(f"version must be auto, {OLD} or {NEW}, not {options['version']!r}")
+        if options["tool_choice_fallback"] not in ("", "auto"):
+            raise ValueError(f"tool_choice_fallback must be empty or auto, not {options['tool_choice_fallback']!r}")
+        self.configured = bool(key) or not url.startswith(BASE_URL)
+        self.manner = Manner(options["version"], options["max_tokens"], options["tool_choice_fallback"])
+        self.memory = Remembered()
+        self.catalogue = Catalogue(self._listed)
+        self._embeddings = options["embeddings"]
+        door = partial(_transport.Door, name, url, worded=partial(worded, name))
+        headers = [("x-api-key", key)] if key else []
+        self._door = door(options, headers=headers)
+        hurried = {**options, "first_byte_timeout": min(PATIENCE, options["first_byte_timeout"])}
+        self._list_door = door(hurried, headers=headers)
+
+    def _unlocked(self, door: _transport.Door) -> _transport.Door:
+        """Give a door to the upstream; there is none without a key."""
+        if not self.configured:
+            message = f"no API key for {self.name}: set ANTHROPIC_API_KEY or [providers.{self.name}] api_key"
+            raise UpstreamError(401, message, code="provider_auth", provider=self.name)
+        return door
+
+    def chat(self, call: Call) -> Parts:
+        door, body = self._unlocked(self._door), self._question(call)
+        if call.streams or _is_long(body):
+            body["stream"] = True
+        told = call.scope.warnings.__setitem__  # an odd end is no reason to refuse what was answered
+        with door.send("POST", "/messages", call.scope, body, self._version(body)) as exchange:
+            if call.streams:
+                events = _events.sse(exchange.blocks())
+                yield from chunks(events, self.name, call.model, self.memory.keep, told)
+                return
+            if body.get("stream"):
+                message = yield from gathered(_events.sse(exchange.blocks()), self.name)
+            else:
+                message = self._object((yield from exchange.document()))
+        yield answer(message, self.name, call.model, self.memory.keep, told)
+
+    def _question(self, call: Call) -> JSON:
+        model = self.catalogue.find(call.model, call.scope, matters=_depends(call.chat))
+        return question(call.chat, self.name, model, self.manner, call.warn, self.memory.recall)
+
+    def _version(self, body: JSON) -> List[Tuple[str, str]]:
+        return [("anthropic-version", version_for(body, self.manner.version))]
+
+    def embeds_at(self, model: str) -> str:
+        if not self._embeddings or "/" in self._embeddings:
+            return str(self._embeddings)
+        return f"{self._embeddings}/{'' if model.startswith('claude-') else model}"
+
+    def count_tokens(self, call: Call) -> int:
+        door, body = self._unlocked(self._door), counted(self._question(call))
+        counts = self._asked(door, "POST", "/messages/count_tokens", call.scope, body)
+        return int(counts.get("input_tokens") or 0)
+
+    def models(self) -> List[JSON]:
+        return [model_of(item) for item in self._listed(Scope()) if item.get("lifecycle") != "retired"]
+
+    def _listed(self, scope: Scope) -> Iterator[JSON]:
+        """Give the entries of all pages of the list; a page that comes again ends it too."""
+        door, after, seen = self._unlocked(self._list_door), "", set()
+        while after not in seen:
+            seen.add(after)
+            more = f"&after_id={urllib.parse.quote(after, safe='')}" if after else ""
+            page = self._asked(door, "GET", f"/models?limit=1000{more}", scope, {})
+            yield from page.get("data") or ()
+            after = str(page.get("last_id") or "") if page.get("has_more") else ""
+
+    def _asked(self, door: _transport.Door, method: str, path: str, scope: Scope, body: JSON) -> JSON:
+        """Ask, and wait for the whole answer."""
+        with door.send(method, path, scope, body or None, self._version(body)) as exchange:
+            reading = exchange.document()
+            while True:
+                try:
+                    next(reading)
+                except StopIteration as end:
+                    return self._object(end.value)
+
+    def _object(self, document: Any) -> JSON:
+        if isinstance(document, dict):
+            return document
+        raise UpstreamError(502, f"{self.name}'s answer is no object", code="provider_error", provider=self.name)
+
+    def relay(self, method: str, path: str, fields: Iterable[Tuple[str, str]], body: bytes, scope: Scope) -> Any:
+        passed = [(name, value) for name, value in fields if name.lower() not in ("x-api-key", "authorization")]
+        return self._unlocked(self._door).relay(method, path, passed, body, scope)
+
+    def close(self) -> None:
+        self._door.close()
+        self._list_door.close()
+
+
+def _is_long(body: JSON) -> bool:
+    most = body.get("max_tokens")  # `provider_options` may have put anything there
+    return isinstance(most, int) and most > LONG
+
+
+def _depends(chat: JSON) -> bool:
+    """Tell whether the question depends on more than the model's name tells."""
+    asks = any(chat.get(field) is not None for field in REASONING)
+    return asks or (version_of(str(chat.get("model"))) > (9, 0) and any(chat.get(f) is not None for f in SAMPLING))

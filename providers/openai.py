@@ -1,0 +1,199 @@
+"""OpenAI, and whoever speaks like it: name another `type = openai` with its base_url.
+
+What is asked here goes out as it came, and comes back so: nothing is translated that is OpenAI's own. Models that
+think and call tools only do both on the Responses API, so those that are named in `responses_models` are asked there,
+and so is any whose refusal says that it wants it. That API is known to be there only at OpenAI itself, or where
+`responses_models` was set.
+"""
+
+from __future__ import annotations
+
+import urllib.parse
+from functools import partial
+from typing import Any, Callable, ClassVar, Iterable, List, Mapping, Tuple
+
+from . import (
+    JSON,
+    Call,
+    Options,
+    Parts,
+    Provider,
+    Scope,
+    UpstreamError,
+    Warn,
+    _canonical,
+    _events,
+    _openai,
+    _responses,
+    _responses_answer,
+    _transport,
+)
+from ._memory import Remembered
+
+BASE_URL = "https://api.openai.com/v1"
+HOST = "api.openai.com"
+MOST_INPUTS = 2048  # that are embedded by one request
+
+#: models that think, from the first one on that no longer calls tools in Chat Completions
+RESPONSES_MODELS = (
+    *("gpt-5.4", "gpt-5.5", "gpt-5.6", "gpt-5.7", "gpt-5.8", "gpt-5.9"),
+    *("gpt-6", "gpt-7", "gpt-8", "gpt-9"),
+)
+
+#: what models that think refuse, and an answer can do without
+HINTS = frozenset(
+    {"frequency_penalty", "logprobs", "presence_penalty", "seed", "stop", "temperature", "top_logprobs", "top_p"}
+)
+
+Road = Callable[[Call], Parts]
+
+
+def official(base_url: str) -> bool:
+    """Tell whether an address is OpenAI's own."""
+    host = urllib.parse.urlsplit(base_url.strip()).hostname or ""
+    return host == HOST or host.endswith("." + HOST)
+
+
+def wanted(chat: JSON, name: str, warn: Warn) -> JSON:
+    """Give the fields that go out: all that are set and are not ours; those of ours that say something are told of."""
+    ours = _canonical.EXTENSIONS - {"provider", "provider_options", "type"}
+    for field in sorted(ours & chat.keys()):
+        if chat[field] is not None:
+            warn(field, f"not supported by {name}")
+    return {
+        key: value
+        for key, value in _openai.outside_pockets(chat).items()
+        if value is not None and key not in _canonical.EXTENSIONS
+    }
+
+
+def question(chat: JSON, name: str, warn: Warn, *, modern: bool) -> JSON:
+    """Give the body that asks a chat; `modern` upstreams know a cap on tokens by its new name only."""
+    body = wanted(chat, name, warn)
+    body["messages"] = [_openai.message(message) for message in chat["messages"]]
+    if body.get("tools"):
+        body["tools"] = [_openai.tool(tool) for tool in body["tools"]]
+    if modern and "max_tokens" in body:
+        body.setdefault("max_completion_tokens", body["max_tokens"])
+        del body["max_tokens"]
+    options = body.pop("stream_options", {})
+    if body.get("stream"):
+        body["stream_options"] = {**options, "include_usage": True}
+    return _canonical.merged(body, _canonical.own_options(chat, "openai"))
+
+
+def thinks_aloud(chat: JSON, models: Tuple[str, ...]) -> bool:
+    """Tell whether a chat is to be asked as a response: a model that thinks, with tools or thoughts to show."""
+    effort = chat.get("reasoning_effort")
+    thinks = str(chat.get("model") or "").startswith(models) and effort != "none"
+    return thinks and bool(chat.get("tools") or effort) and not _responses.lacks(chat)
+
+
+def giving_way(chat: JSON, error: UpstreamError) -> JSON:
+    """Give the changes that leave out what a model refused and an answer can do without; empty: there are none."""
+    if error.code not in ("unsupported_value", "unsupported_parameter"):
+        return {}
+    if error.param in HINTS and chat.get(error.param) is not None:
+        return {error.param: None}
+    if error.param == "reasoning.summary" and not chat.get(_responses.UNSHOWN):
+        return {_responses.UNSHOWN: True}
+    return {}
+
+
+class OpenAI(Provider):
+    """Asks Chat Completions, or the Responses API where a model needs it."""
+
+    options: ClassVar[Options] = {
+        **_transport.OPTIONS,
+        "base_url": (BASE_URL, "Where it lives; the version at the end may be left out.", "OPENAI_BASE_URL"),
+        "api_key": ("", "Its key.", "OPENAI_API_KEY"),
+        "organization": ("", "The organization that is billed, if the key has several."),
+        "project": ("", "The project that is billed, if the key has several."),
+        "responses_models": (
+            RESPONSES_MODELS,
+            "Beginnings of the names of models that take the Responses API for tools and reasoning.",
+        ),
+    }
+
+    def __init__(self, name: str, options: Mapping[str, Any]) -> None:
+        super().__init__(name, options)
+        key, url, models = options["api_key"], options["base_url"] or BASE_URL, tuple(options["responses_models"])
+        self.official = official(url)
+        self.configured = bool(key) or not self.official
+        self.responses_models = models if self.official or models != RESPONSES_MODELS else ()
+        self.memory = Remembered()
+        named = {"OpenAI-Organization": options["organization"], "OpenAI-Project": options["project"]}
+        headers = [("Authorization", f"Bearer {key}")] if key else []
+        headers += [(field, value) for field, value in named.items() if value]
+        self._door = _transport.Door(name, url, options, partial(_openai.worded, name), headers=headers)
+
+    @property
+    def door(self) -> _transport.Door:
+        """The way to the upstream; locked while there is no key."""
+        if not self.configured:
+            message = f"no API key for {self.name}: set OPENAI_API_KEY or [providers.{self.name}] api_key"
+            raise UpstreamError(401, message, code="provider_auth", provider=self.name)
+        return self._door
+
+    def chat(self, call: Call) -> Parts:
+        road: Road = self._respond if thinks_aloud(call.chat, self.responses_models) else self._complete
+        while True:
+            try:
+                yield from road(call)
+            except UpstreamError as error:
+                road, call = self._otherwise(error, road, call)
+            else:
+                return
+
+    def _otherwise(self, error: UpstreamError, road: Road, call: Call) -> Tuple[Road, Call]:
+        """Give the other road, or the call with less in hand, where a refusal says that it must be; else raise it."""
+        if error.provider_status != 400:
+            raise error
+        changes = giving_way(call.chat, error)
+        if changes:
+            call.warn(str(error.param), f"refused by {call.model}")
+            return road, call.asking(**changes)
+        if self.responses_models and road == self._complete and error.param == "reasoning_effort":
+            return self._respond, call
+        raise error
+
+    def _complete(self, call: Call) -> Parts:
+        body = question(call.chat, self.name, call.warn, modern=self.official)
+        with self.door.send("POST", "/chat/completions", call.scope, body) as exchange:
+            if call.streams:
+                yield from _openai.chunks(_openai.events(exchange.blocks()), self.name, call.model)
+            else:
+                yield _openai.answer((yield from exchange.document()), self.name, call.model)
+
+    def _respond(self, call: Call) -> Parts:
+        yield from _responses_answer.remembering(self._response(call), self.memory.keep)
+
+    def _response(self, call: Call) -> Parts:
+        body = _responses.question(call.chat, self.name, call.warn, self.memory.recall)
+        with self.door.send("POST", "/responses", call.scope, body) as exchange:
+            if call.streams:
+                yield from _responses_answer.chunks(_events.sse(exchange.blocks()), self.name, call.model)
+            else:
+                yield _responses_answer.answer((yield from exchange.document()), self.name, call.model)
+
+    def count_tokens(self, call: Call) -> int:
+        if not self.responses_models:
+            return super().count_tokens(call)
+        body = _responses.question(call.chat, self.name, lambda *_: None, self.memory.recall)
+        counted = {key: body[key] for key in _responses.COUNTED if key in body}
+        document = self.door.ask("POST", "/responses/input_tokens", call.scope, counted)
+        return int(_openai.object_of(document, self.name).get("input_tokens") or 0)
+
+    def embed(self, call: Call) -> JSON:
+        fields = _canonical.merged(wanted(call.chat, self.name, call.warn), _canonical.own_options(call.chat, "openai"))
+        ask = partial(self.door.ask, "POST", "/embeddings", call.scope)
+        return _openai.embeddings(_openai.embedding_questions(fields, MOST_INPUTS), ask, self.name)
+
+    def models(self) -> List[JSON]:
+        return _openai.models(self.door.ask("GET", "/models", Scope()), self.name)
+
+    def relay(self, method: str, path: str, fields: Iterable[Tuple[str, str]], body: bytes, scope: Scope) -> Any:
+        return self.door.relay(method, path, fields, body, scope)
+
+    def close(self) -> None:
+        self._door.close()

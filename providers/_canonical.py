@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import base64
 import binascii
+import hashlib
 import json
+import os
 import re
 import time
-import uuid
 from typing import Any, Dict, Iterable, Iterator, List, Mapping, NamedTuple, Optional, Tuple
 
 from . import JSON, UpstreamError, Warn, _json
@@ -128,7 +129,7 @@ def safe_id(id_: str) -> str:
     """Spell a tool call's id with letters, digits, `_` and `-` only; the same id gives the same spelling."""
     if _SAFE_ID.fullmatch(id_):
         return id_
-    return "call_" + uuid.uuid5(uuid.NAMESPACE_OID, id_).hex[:24]
+    return "call_" + hashlib.blake2b(id_.encode("utf-8", "surrogatepass"), digest_size=12).hexdigest()
 
 
 def functions_of(chat: JSON) -> List[JSON]:
@@ -211,8 +212,13 @@ def details_for(message: JSON, provider: str, model: str) -> List[JSON]:
 # answers, put together
 
 
+def new_call_id() -> str:
+    """Give an id for a tool call that came without one."""
+    return "call_" + os.urandom(12).hex()
+
+
 def new_id() -> str:
-    return "chatcmpl-" + uuid.uuid4().hex[:24]
+    return "chatcmpl-" + os.urandom(12).hex()
 
 
 def completion(id_: str, model: str, message: JSON, finish: str, usage: Optional[JSON], created: int = 0) -> JSON:

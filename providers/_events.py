@@ -6,10 +6,9 @@ The blocks are cut anywhere; an empty block is a pause and comes out as an empty
 from __future__ import annotations
 
 import codecs
-import json
 from typing import Generator, Iterable, Iterator, List
 
-from . import JSON, PAUSE, UpstreamError
+from . import JSON, PAUSE, UpstreamError, _json
 
 LARGEST = 64 * 1024 * 1024  # bytes of one event: a generated image travels in one
 
@@ -94,8 +93,8 @@ def _data(event: str) -> str:
 
 def _parsed(data: str) -> JSON:
     try:
-        event = json.loads(data)
-    except (ValueError, RecursionError):
+        event = _json.told(data)
+    except ValueError:
         raise UpstreamError(502, "the upstream sent an event that is not JSON", code="provider_error") from None
     if isinstance(event, list) and len(event) == 1:  # Gemini wraps some errors so
         event = event[0]

@@ -7,7 +7,6 @@ take several requests (`CONTINUATION`); whoever reads it sees one.
 from __future__ import annotations
 
 import re
-import uuid
 from contextlib import closing
 from typing import Any, Callable, Dict, Generator, Iterable, Iterator, List, Mapping, Optional
 
@@ -150,7 +149,7 @@ class Spoken:
         return {}
 
     def _call(self, call: JSON) -> JSON:
-        self.ids.append(str(call.get("id") or "call_" + uuid.uuid4().hex[:24]))
+        self.ids.append(str(call.get("id") or _canonical.new_call_id()))
         function = {"name": call.get("name") or "", "arguments": _canonical.dumped(call.get("args") or {})}
         return {"index": len(self.ids) - 1, "id": self.ids[-1], "type": "function", "function": function}
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 import time
-import uuid
 from typing import Any, Callable, Dict, Generator, Iterable, Iterator, List, Mapping, Set
 
 from . import JSON, PAUSE, Parts, UpstreamError, _canonical, _events
@@ -183,7 +182,7 @@ def _say_once(call: JSON, told: Set[str], spell: Spell) -> None:
 
 def _name_call(call: JSON) -> None:
     """Have a call bear an id, its result could not be told without one, and a type."""
-    call["id"] = str(call.get("id") or f"call_{uuid.uuid4().hex[:24]}")
+    call["id"] = str(call.get("id") or _canonical.new_call_id())
     if "function" in call:
         call["type"] = "function"
 
@@ -251,7 +250,7 @@ WORDS = {
     "overloaded_error": 503,
 }
 _MISTAKES = (400, 403, 404, 409, 413, 422)  # whose codes tell a client what to do otherwise
-_KEY = re.compile(r"[\w-]*\*{3,}[\w*-]*|\b(?:sk|gsk|xai|csk|lm)-[\w-]{6,}", re.ASCII)
+_KEY = re.compile(r"[\w-]*\*{3,}[\w*-]*|\b(?:sk|gsk|xai|csk)-[\w-]{6,}", re.ASCII)
 
 
 def worded(name: str, status: int, headers: Mapping[str, str], body: Any) -> UpstreamError:

@@ -159,6 +159,8 @@ class Answer:
             raise _begun("the upstream does not speak HTTP", error, "provider_error") from error
         self.status, self.fields = head.status, head.fields
         self._keeps = _http.stays_open(head.minor, head.fields)
+        if not self._length:
+            self._finish()
 
     def _more(self, seconds: float) -> Generator[None, None, None]:
         """Read what comes next; before the first byte of all, a kept connection that died is replaced."""
@@ -479,7 +481,10 @@ class Door:
     def send(
         self, method: str, path: str, scope: Scope, body: Optional[JSON] = None, headers: Iterable[Tuple[str, str]] = ()
     ) -> Exchange:
-        """Ask below the versioned base URL (`/chat/completions`); JSON in, errors worded, passing ones retried."""
+        """Ask below the versioned base URL (`/chat/completions`); JSON in, errors worded.
+
+        Passing ones are retried, but not those of a GET: lists are asked for often, and had better fail at once.
+        """
         fields = [*self.fields, ("Accept-Encoding", "identity"), *headers]
         data = None
         if body is not None:
@@ -517,7 +522,7 @@ class Door:
         def ask() -> Any:
             return self._opener.open(Question(method, url, fields, data, scope, self._timeouts))
 
-        return Exchange(self.name, ask, scope, worded, self._retries if worded else 0)
+        return Exchange(self.name, ask, scope, worded, self._retries if worded and method != "GET" else 0)
 
     def close(self) -> None:
         """Close the connections kept for the next question."""

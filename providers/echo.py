@@ -195,6 +195,17 @@ _FORMATS = {
 }
 
 
+_NUMBER = (int, float)
+#: what a schema's words must be to be heeded: it comes from a stranger
+_WORDS: Mapping[str, Any] = {
+    **dict.fromkeys(("allOf", "anyOf", "oneOf", "enum", "prefixItems", "required"), list),
+    **dict.fromkeys(("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"), _NUMBER),
+    **dict.fromkeys(("minItems", "minLength"), _NUMBER),
+    **dict.fromkeys(("$ref", "format"), str),
+    "properties": dict,
+}
+
+
 class Root(NamedTuple):
     """A whole schema, and the steps its instance may still take: one that holds itself twice would never end."""
 
@@ -228,12 +239,15 @@ def _resolved(schema: Any, root: Root, depth: int) -> JSON:
     found: JSON = {}
     if not isinstance(schema, dict) or depth > _DEEPEST or next(root.steps, None) is None:
         return found
+    schema = {word: value for word, value in schema.items() if isinstance(value, _WORDS.get(word, object))}
     branches = [_pointed(schema["$ref"], root.schema)] if "$ref" in schema else []
     branches += schema.get("allOf") or []
     for name in ("anyOf", "oneOf"):
         branches += sorted(schema.get(name) or [], key=lambda one: one != {"type": "null"})[:1]
     for one in (*(_resolved(branch, root, depth + 1) for branch in branches), schema):
-        required = dict.fromkeys([*found.get("required", ()), *one.get("required", ())])
+        required = dict.fromkeys(
+            n for n in (*found.get("required", ()), *one.get("required", ())) if isinstance(n, str)
+        )
         properties = {**found.get("properties", {}), **one.get("properties", {})}
         found = {**found, **one, "required": list(required), **({"properties": properties} if properties else {})}
     return found
@@ -268,9 +282,9 @@ def _a_number(schema: JSON, _root: Root, _depth: int) -> float:
     above, below = schema.get("exclusiveMinimum", -math.inf), schema.get("exclusiveMaximum", math.inf)
     step = schema.get("multipleOf") or 1
     bounds = [bound for bound in (low, high, above, below) if math.isfinite(bound)]
-    tries = [0, *(math.floor(bound / step) * step + by for bound in bounds for by in (0, step, -step))]
-    tries += [*bounds, sum(bounds) / 2]
-    return next((n for n in tries if low <= n <= high and above < n < below), 0)
+    near = [math.floor(bound / step) * step for bound in bounds if math.isfinite(bound / step)]
+    tries = [0, *(multiple + by for multiple in near for by in (0, step, -step)), *bounds, sum(bounds) / 2]
+    return next((n for n in tries if low <= n <= high and above < n < below and math.isfinite(n)), 0)
 
 
 _MAKERS: Dict[str, Callable[[JSON, Root, int], Any]] = {

@@ -10,7 +10,6 @@ import ipaddress
 import re
 import threading
 import time
-import uuid
 from datetime import datetime
 from functools import partial
 from typing import Any, Callable, ClassVar, Dict, Generator, Iterable, List, Mapping, NamedTuple, Optional, Tuple
@@ -294,9 +293,7 @@ def calls_of(message: JSON) -> List[JSON]:
     for call in message.get("tool_calls") or ():
         arguments = _canonical.dumped((call.get("function") or {}).get("arguments") or {})
         function = {"name": _canonical.name_of(call), "arguments": arguments}
-        calls.append(
-            {"id": call.get("id") or f"call_{uuid.uuid4().hex[:24]}", "type": "function", "function": function}
-        )
+        calls.append({"id": call.get("id") or _canonical.new_call_id(), "type": "function", "function": function})
     return calls
 
 

@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from conftest import ROOT
-from providers._json import DECODER, DEEPEST, is_deep, loads
+from providers._json import DECODER, DEEPEST, is_deep, loads, told
 
 
 @pytest.mark.parametrize(
@@ -102,3 +102,13 @@ def test_a_thread_with_a_small_stack_survives_any_depth():
     )
     done = subprocess.run([sys.executable, "-c", program], cwd=str(ROOT), capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout.split()) == (0, ["refused", "refused", "read"]), done.stderr
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"a":' * 5000 + "1" + "}" * 5000, "NaN", '{"a": Infinity}', "{", ""])
+def test_what_an_upstream_tells_is_json_or_a_value_error(text):
+    with pytest.raises(ValueError):
+        told(text)
+
+
+def test_what_an_upstream_tells_may_be_long_and_wide():
+    assert told("[" + "[0.5]," * 10_000 + "1]")[-1] == 1

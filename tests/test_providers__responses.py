@@ -364,6 +364,17 @@ def test_an_answer_bears_its_head_and_its_usage():
     assert "usage" not in answer(response(usage=None), "openai", SOL)
 
 
+def test_an_answer_that_tells_little_is_one():
+    made = answer({"output": [spoken(text("a"))], "usage": {"output_tokens": 1, "input_tokens_details": {}}}, "up", "m")
+    assert made["id"].startswith("chatcmpl-")
+    assert made["created"] > 0
+    assert made["model"] == "up/m"
+    assert made["usage"] == {"prompt_tokens": 0, "completion_tokens": 1, "total_tokens": 1}
+    parts = list(chunks([event("output_text.delta"), event("completed", response={})], "up", "m"))
+    assert len(parts) == 2
+    assert parts[0]["id"].startswith("chatcmpl-")
+
+
 def test_all_that_is_said_is_one_text():
     assert message(spoken(text("a"), text("b")), spoken(text("c"))) == ({"role": "assistant", "content": "abc"}, "stop")
     assert message()[0]["content"] is None
@@ -374,6 +385,9 @@ def test_reasoning_is_readable_and_kept():
     assert said["reasoning_content"] == "a\n\nb\n\nc"
     assert [(one["index"], one["id"]) for one in said["reasoning_details"]] == [(0, "rs_1"), (2, "rs_2")]
     assert said["reasoning_details"][0] == detail(0, id="rs_1", summary=thought("a", "b")["summary"])
+    refused = spoken({"type": "refusal", "refusal": "No."})
+    said, _ = message(refused, thought("a"), called("c1"), thought("b", id_="rs_2"), called("c2"))
+    assert [one["index"] for one in said["reasoning_details"]] == [1, 3]
     open_ = {"type": "reasoning", "id": "r", "summary": [], "content": [{"type": "reasoning_text", "text": "hm"}]}
     assert message(open_)[0]["reasoning_content"] == "hm"
 

@@ -617,6 +617,14 @@ def test_money_is_never_asked_for_again(door, upstream):
     assert len(up.asked) == 1
 
 
+def test_a_list_is_not_asked_for_again(door, upstream):
+    """It is wanted often, and at once; an upstream that is not there would make each one wait."""
+    up = upstream(failing(1, Reply(500, body=b"{}")))
+    with pytest.raises(UpstreamError):
+        door(up.url, retries=2).ask("GET", "/models", Hasty())
+    assert len(up.asked) == 1
+
+
 def test_a_relayed_request_is_never_asked_again(door, upstream):
     up = upstream(Reply(503, body=b"busy"))
     assert relayed(door(up.url, retries=2))[0] == 503
@@ -631,6 +639,7 @@ def test_an_upstream_that_comes_back_is_asked_again(door):
         def serve():
             peers.append(listener.accept()[0])
             read_head(peers[0])
+            read_exactly(peers[0], 2)
             peers[0].sendall(OK + b"Content-Length: 2\r\n\r\n{}")
 
         serving = threading.Thread(target=serve, daemon=True)
@@ -642,7 +651,8 @@ def test_an_upstream_that_comes_back_is_asked_again(door):
                     serving.start()
                 return super().wait(sock, seconds, **more)
 
-        assert door(f"http://127.0.0.1:{listener.getsockname()[1]}", retries=1).ask("GET", "/x", Repairing()) == {}
+        asking = door(f"http://127.0.0.1:{listener.getsockname()[1]}", retries=1)
+        assert asking.ask("POST", "/x", Repairing(), {}) == {}
         serving.join(LONG)
         peers[0].close()
 
@@ -672,7 +682,7 @@ def test_a_client_that_leaves_ends_the_question(door, upstream, reply):
         threading.Timer(0.05, theirs.close).start()
         scope = Scope(ours)
         with pytest.raises(Gone):
-            door(up.url, retries=2).ask("GET", "/x", scope)
+            door(up.url, retries=2).ask("POST", "/x", scope, {})
         left = time.monotonic()
         assert up.wait_closed(5)
         assert up.gone[0] - left < 1
@@ -687,7 +697,7 @@ def test_a_client_that_leaves_between_two_attempts_ends_the_question(door, upstr
         threading.Timer(0.05, theirs.close).start()
         begun = time.monotonic()
         with pytest.raises(Gone):
-            door(up.url, retries=2).ask("GET", "/x", Scope(ours))
+            door(up.url, retries=2).ask("POST", "/x", Scope(ours), {})
         assert time.monotonic() - begun < 4
 
 

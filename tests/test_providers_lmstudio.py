@@ -137,6 +137,12 @@ def test_trouble_keeps_its_words(upstream, text, status, code, streams):
     assert (caught.value.status, caught.value.code) == (status, code)
 
 
+def test_the_name_of_a_model_is_no_key(upstream):
+    there = provider(base_url=upstream(json_reply({"error": "No model lm-studio-community/x found"}, 404)).url)
+    with pytest.raises(UpstreamError, match="No model lm-studio-community/x found"):
+        parts_of(there, chat())
+
+
 @pytest.mark.parametrize("streams", [False, True])
 def test_an_error_is_one_whatever_its_status(upstream, streams):
     there = provider(base_url=upstream(json_reply(golden("error_string")["came"])).url)
@@ -249,6 +255,7 @@ def test_messages_are_what_lm_studio_knows():
         {"role": "developer", "content": "brief", "name": "boss"},
         user(parts),
         {"role": "assistant", "content": None, "refusal": "No."},
+        {"role": "assistant", "content": "Yes.", "refusal": "No."},
         {"role": "assistant", "content": [{"type": "refusal", "refusal": "No."}], "reasoning_content": "hm"},
         {"role": "assistant", "content": None, "tool_calls": [call], "reasoning_details": []},
         {"role": "tool", "tool_call_id": "1", "content": "x", "is_error": True},
@@ -263,6 +270,7 @@ def test_messages_are_what_lm_studio_knows():
             ]
         ),
         {"role": "assistant", "content": "No."},
+        {"role": "assistant", "content": "Yes."},
         {"role": "assistant", "content": [{"type": "text", "text": "No."}]},
         {
             "role": "assistant",

@@ -273,6 +273,14 @@ def test_messages_leave_what_is_ours_at_home():
     assert call["function"]["arguments"] == ""
 
 
+def test_tools_leave_their_pockets_at_home():
+    inner = {**tool(_pocket=1), "_pocket": 1}
+    assert sent(chat(tools=[inner, {"type": "custom", "custom": {"name": "_x"}}]))["tools"] == [
+        tool(),
+        {"type": "custom", "custom": {"name": "_x"}},
+    ]
+
+
 def test_arguments_are_a_string_whatever_the_client_sent():
     call = {"id": "1", "type": "function", "function": {"name": "look", "arguments": {"b": 1, "a": "ß"}}}
     body = sent(chat({"role": "assistant", "tool_calls": [call]}))
@@ -554,6 +562,7 @@ def test_a_stream_that_says_it_is_done_is_no_truncated_one(step):
     first, last = heard(*_openai.events(blocks))
     assert first["choices"][0]["delta"]["content"] == "[DONE]"
     assert last["choices"] == [{"index": 0, "delta": {}, "finish_reason": "stop"}]
+    assert last["id"] == first["id"] == "c-1"
     with pytest.raises(UpstreamError, match="broke off"):
         heard(*_openai.events([sse(chunk({"content": "[DONE]"}), end=b"")]))
     with pytest.raises(UpstreamError, match="broke off"):
@@ -685,6 +694,7 @@ def test_vectors_are_put_in_order_and_counted(upstream):
     there = provider(base_url=up.url)
     answer = there.embed(Call({"model": "m", "input": ["a", "b"]}))
     assert [item["embedding"][0] for item in answer["data"]] == [0.5, -0.5]
+    assert answer["model"] == "openai/text-embedding-3-small"
     with pytest.raises(UpstreamError, match="2 vectors for 3 inputs"):
         there.embed(Call({"model": "m", "input": ["a", "b", "c"]}))
 

@@ -1,0 +1,149 @@
+"""What a plugin is: the contract of the upper floor, where everything a client meets lives."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from typing import Any, Callable, ClassVar, Dict, Iterable, List, Mapping, Optional, Tuple, Union
+
+from providers import Call, Options, Parts, Provider, Scope, Trouble
+from providers._http import Fields
+
+VERSION = "0.1.0"
+JSON = Dict[str, Any]
+MOST_WARNINGS = 32  # told in one header
+Headers = Union[Mapping[str, str], Iterable[Tuple[str, str]]]
+
+
+class Request:
+    """What a client asks, as HTTP; `path` and `query` are as they were sent, nothing decoded.
+
+    `body()` reads the body when it is first called, within the server's limits, or raises Refusal.
+    Plugins write what they learn: `user`, and what the log line is to tell in `notes`.
+    """
+
+    def __init__(
+        self,
+        method: str,
+        target: str,
+        fields: Fields,
+        address: str = "",
+        read: Callable[[], bytes] = bytes,
+        scope: Optional[Scope] = None,
+        local: str = "",
+    ) -> None:
+        self.method = method
+        self.path, _, self.query = target.partition("?")
+        self.target = target
+        self.fields = fields
+        self.address = address
+        self.local = local  # the address of ours that the client reached
+        self.scope = Scope() if scope is None else scope
+        self.user = ""
+        self.id = ""
+        self.public = False  # whether its route is there for everybody
+        self.key_headers: Tuple[str, ...] = ()  # where its route's dialect puts its key
+        self.notes: JSON = {}
+        self._read = read
+        self._body: Optional[bytes] = None
+
+    def body(self) -> bytes:
+        """Give the whole body."""
+        if self._body is None:
+            self._body = self._read()
+        return self._body
+
+    def json(self) -> bytes:
+        """Give the body of a request that says it is JSON; a browser needs leave to send that to a stranger."""
+        if self.header("content-type").partition(";")[0].strip(" \t").lower() != "application/json":
+            raise Refusal(415, "the body must be JSON: Content-Type: application/json", code="unsupported_media_type")
+        if self.header("content-encoding").lower() not in ("", "identity"):
+            raise Refusal(415, "the body must not be compressed", code="unsupported_media_type")
+        return self.body()
+
+    def header(self, name: str) -> str:
+        """Give the first value of a header by its lower-case name; "" when it is not there."""
+        return self.fields.get(name)
+
+    def warnings(self) -> List[Tuple[str, str]]:
+        """Give the header that tells what was changed or dropped on the way, if anything was."""
+        warnings = itertools.islice(self.scope.warnings.items(), MOST_WARNINGS)
+        told = ", ".join(f"{_plain(field, 60)}={_plain(why, 200)}" for field, why in warnings)
+        return [("x-llmproxy-warnings", told)] if told else []
+
+    def call(self, chat: JSON) -> Call:
+        """Make the question on its way down that this request asks."""
+        strict = self.header("x-llmproxy-strict").lower() == "true"
+        return Call(chat, self.user, self.id, self.scope, strict=strict)
+
+
+def _plain(text: str, most: int) -> str:
+    """Spell a text, which may be a stranger's, so that it can stand in a header's comma list."""
+    return "".join(letter if " " <= letter <= "~" and letter != "," else "?" for letter in text[:most])
+
+
+class Response:
+    """What a client is told: `body` is bytes, or an iterable of bytes to be sent as they come.
+
+    An empty block of an iterable body is a pause: what came before is sent at once. An exception from
+    it cuts the connection, so that a body which broke off never looks whole.
+    """
+
+    def __init__(self, status: int = 200, headers: Headers = (), body: Union[bytes, Iterable[bytes]] = b"") -> None:
+        self.status = status
+        self.headers: List[Tuple[str, str]] = list(headers.items() if isinstance(headers, Mapping) else headers)
+        self.body = body
+
+    @classmethod
+    def of(cls, document: Any, status: int = 200, headers: Headers = ()) -> Response:
+        """Make an answer of JSON. Escaped throughout: half a surrogate pair from a model must not break it."""
+        response = cls(status, headers, json.dumps(document, separators=(",", ":")).encode())
+        response.headers.append(("Content-Type", "application/json"))
+        return response
+
+
+class Refusal(Trouble):
+    """We say no: `Refusal(429, "slow down", {"Retry-After": "3"})`."""
+
+
+#: name -> what runs it, given the plugin's options and the rest of the command line; gives the exit code
+Commands = Mapping[str, Callable[[Mapping[str, Any], List[str]], int]]
+Handler = Callable[[Request], Response]
+Chat = Callable[[Call], Parts]
+
+
+class Plugin:
+    """One thing clients meet. Override what you need; the rest is not in the way.
+
+    `order` says how far out it stands: 0-19 watch, 20-39 guard, 40-59 shape, 60-99 serve. `upstream`
+    has a provider's face: one, or all of them. A file in this folder holds one subclass.
+    """
+
+    options: ClassVar[Options] = {}
+    commands: ClassVar[Commands] = {}  # what `llmproxy.py NAME` does, whether the plugin is enabled or not
+    order = 50
+    authenticates = False  # whether it asks every client who it is
+    public = False  # whether its routes are there for everybody, token or none
+    key_headers: Tuple[str, ...] = ()  # where its dialect's clients put their key, in lower case
+
+    def __init__(self, options: Mapping[str, Any], upstream: Provider) -> None:
+        self.upstream = upstream
+
+    def routes(self) -> Mapping[str, Handler]:
+        """Give what is served: `{"POST /llm": self.answer}`; `/ollama/*` is all below, method `*` any."""
+        return {}
+
+    def handle(self, request: Request, inner: Handler) -> Response:
+        """Stand around every request: call `inner`, or answer yourself."""
+        return inner(request)
+
+    def chat(self, call: Call, inner: Chat) -> Parts:
+        """Stand around every chat with a model."""
+        return inner(call)
+
+    def error(self, trouble: Trouble) -> Response:
+        """Tell trouble on one's own routes in the words of one's clients; OpenAI's by default."""
+        return Response.of(trouble.document(), trouble.status, trouble.headers)
+
+    def close(self) -> None:
+        """Let go of what is held open."""

@@ -1,0 +1,63 @@
+"""Passes /ollama/*, /lmstudio/*, /v1/* and every provider's own name on to its server, untouched but for the key."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from typing import Any, ClassVar, Dict, Generator, Iterable, List, Mapping, Tuple
+
+from providers import Options, Provider
+from providers._http import end_to_end
+
+from . import Handler, Plugin, Request, Response
+
+#: what a client's own credentials are sent in: they are for us, and never travel on
+CREDENTIALS = ("authorization", "x-api-key", "x-goog-api-key", "api-key", "cookie")
+#: what is said anew for the upstream's connection
+REFRAMED = ("host", "content-length")
+
+
+class Passthrough(Plugin):
+    options: ClassVar[Options] = {
+        "v1": ("lmstudio", "The provider whose /v1 is served at /v1."),
+    }
+    order = 70
+
+    def __init__(self, options: Mapping[str, Any], upstream: Provider) -> None:
+        super().__init__(options, upstream)
+        self.v1 = options["v1"]
+        if self.v1 not in upstream.names and self.v1 != self.options["v1"][0]:
+            raise ValueError(f"v1: no provider {self.v1!r}; there are {', '.join(upstream.names)}")
+
+    def routes(self) -> Mapping[str, Handler]:
+        routes: Dict[str, Handler] = {f"* /{name}/*": self.passed for name in self.upstream.names}
+        if self.v1 in self.upstream.names:
+            routes["* /v1/*"] = self.passed_to_v1
+        return routes
+
+    def passed(self, request: Request) -> Response:
+        return self.relayed(request, request.target)
+
+    def passed_to_v1(self, request: Request) -> Response:
+        return self.relayed(request, f"/{self.v1}{request.target}")
+
+    def relayed(self, request: Request, target: str) -> Response:
+        """Send the request on and give the answer as it comes, whatever its status."""
+        fields = end_to_end(request.fields, (*CREDENTIALS, *REFRAMED))
+        exchange = self.upstream.relay(request.method, target, fields, request.body(), request.scope)
+        try:
+            for _ in exchange.head():
+                pass
+        except BaseException:
+            exchange.close()
+            raise
+        return Response(exchange.status, kept(end_to_end(exchange.fields)), flowing(exchange))
+
+
+def kept(fields: Iterable[Tuple[str, str]]) -> List[Tuple[str, str]]:
+    """Leave out what an upstream says to browsers about other sites: whom we serve is ours to say."""
+    return [(name, value) for name, value in fields if not name.lower().startswith("access-control-")]
+
+
+def flowing(exchange: Any) -> Generator[bytes, None, None]:
+    with closing(exchange), closing(exchange.blocks()) as blocks:
+        yield from blocks

@@ -1,0 +1,216 @@
+"""All providers behind one face: which of them has a model, and who answers when the first cannot."""
+
+from __future__ import annotations
+
+import threading
+import time
+from contextlib import closing
+from typing import Any, Callable, Dict, Iterable, List, Mapping, NamedTuple, Sequence, Tuple, TypeVar
+
+from . import JSON, Call, Parts, Provider, Scope, Trouble, UpstreamError
+
+T = TypeVar("T")
+
+#: our own client's mistakes: no other upstream would take them either
+HOPELESS = frozenset({400, 413, 415, 422})
+
+
+class Target(NamedTuple):
+    """Where a question goes: a provider, and its own name for the model."""
+
+    provider: Provider
+    model: str
+
+
+class Everything(Provider):
+    """Every configured provider. Models are named `provider/model`, or by an alias.
+
+    `aliases` maps a name to one or more `provider/model`; the later ones answer when the earlier
+    cannot. `patience` is how many seconds a list of all models may take.
+    """
+
+    def __init__(
+        self, providers: Iterable[Provider], aliases: Mapping[str, Sequence[str]], patience: float = 2.0
+    ) -> None:
+        super().__init__("llmproxy", {})
+        self.providers = {provider.name: provider for provider in providers}
+        self.aliases = aliases
+        self.ask: Callable[[Call], Parts] = self._ask  # what stands around every chat is put around this
+        self._surveyor = _Surveyor(patience)
+
+    @property
+    def names(self) -> Tuple[str, ...]:
+        return tuple(self.providers)
+
+    def knows(self, model: str) -> bool:
+        return model in self.aliases or model.partition("/")[0].lower() in self.providers
+
+    def targets(self, model: str) -> List[Target]:
+        """Give where `model` leads, the first choice first; raises a 404 when it leads nowhere."""
+        targets = [self._target(name) for name in self.aliases.get(model, (model,))]
+        if not all(own.strip() for _, own in targets):
+            raise self._nowhere(model)
+        return targets
+
+    def _target(self, model: str) -> Target:
+        """Give where `provider/model` leads; it may end with the slash, to mean the provider's own default."""
+        name, _, own = model.partition("/")
+        provider = self.providers.get(name.lower())
+        if provider is None:
+            raise self._nowhere(model)
+        return Target(provider, own)
+
+    def _nowhere(self, model: str) -> Trouble:
+        names = ", ".join(self.names)
+        told = f"no provider for the model {model[:80]!r}: name it provider/model, with one of {names}"
+        return Trouble(404, told, code="model_not_found", param="model")
+
+    def chat(self, call: Call) -> Parts:
+        return self.ask(call)
+
+    def _ask(self, call: Call) -> Parts:
+        targets = self.targets(call.model)
+        if len(targets) == 1:
+            return targets[0].provider.chat(call.asking(model=targets[0].model))
+        return self._chat_with_one_of(targets, call)
+
+    def _chat_with_one_of(self, targets: List[Target], call: Call) -> Parts:
+        warned = dict(call.scope.warnings)
+        for at, (provider, model) in enumerate(targets):
+            begun = False
+            try:
+                with closing(provider.chat(call.asking(model=model))) as parts:
+                    for part in parts:
+                        begun = begun or bool(part)
+                        yield part
+            except UpstreamError as error:
+                if begun or not _another_may(error, at, targets):
+                    raise
+                _tell(call.scope, warned, targets, at)
+            else:
+                return
+
+    def embed(self, call: Call) -> JSON:
+        return self._first(call, lambda target, asked: self._embedder(target).embed(asked))
+
+    def count_tokens(self, call: Call) -> int:
+        return self._first(call, lambda target, asked: target.provider.count_tokens(asked))
+
+    def _first(self, call: Call, ask: Callable[[Target, Call], T]) -> T:
+        """Ask the targets in turn until one answers."""
+        targets, warned = self.targets(call.model), dict(call.scope.warnings)
+        for at, target in enumerate(targets):
+            try:
+                return ask(target, call.asking(model=target.model))
+            except UpstreamError as error:
+                if not _another_may(error, at, targets):
+                    raise
+                _tell(call.scope, warned, targets, at)
+        raise AssertionError("an alias leads somewhere")
+
+    def _embedder(self, target: Target) -> Provider:
+        """Give who makes the embeddings: the provider itself, or the one it names in its place."""
+        elsewhere = target.provider.embeds_at(target.model)
+        return _Delegate(target.provider, self._deputy(target, elsewhere)) if elsewhere else target.provider
+
+    def _deputy(self, target: Target, elsewhere: str) -> Target:
+        name = target.provider.name
+        remedy = (
+            f"{name} has no embeddings endpoint; set VOYAGE_API_KEY, or [providers.{name}] embeddings = provider/model"
+        )
+        if not self.knows(elsewhere):
+            raise UpstreamError(400, remedy, code="unsupported_operation", param="provider", provider=name)
+        deputy = self._target(elsewhere)
+        if not deputy.provider.configured:
+            raise UpstreamError(400, remedy, code="unsupported_operation", param="provider", provider=name)
+        return deputy
+
+    def survey(self, provider: str = "") -> Tuple[List[JSON], Dict[str, str]]:
+        if provider:
+            return self.providers[provider].survey()
+        return self._surveyor.survey([p for p in self.providers.values() if p.configured])
+
+    def models(self) -> List[JSON]:
+        return self.survey()[0]
+
+    def relay(self, method: str, path: str, fields: Iterable[Tuple[str, str]], body: bytes, scope: Scope) -> Any:
+        """Pass a request on; the path's first segment names the provider."""
+        name, slash, rest = path[1:].partition("/")
+        return self.providers[name].relay(method, slash + rest, fields, body, scope)
+
+    def close(self) -> None:
+        for provider in self.providers.values():
+            provider.close()
+
+
+class _Delegate(Provider):
+    """A provider whose embeddings another one makes, and who says so."""
+
+    def __init__(self, provider: Provider, deputy: Target) -> None:
+        super().__init__(provider.name, {})
+        self.deputy = deputy
+
+    def embed(self, call: Call) -> JSON:
+        answer = self.deputy.provider.embed(call.asking(model=self.deputy.model))
+        call.scope.warnings["model"] = f"{self.name} has no embeddings: {answer.get('model')} answered"
+        return answer
+
+
+def _another_may(error: UpstreamError, at: int, targets: List[Target]) -> bool:
+    return error.status not in HOPELESS and at + 1 < len(targets)
+
+
+def _tell(scope: Scope, warned: Mapping[str, str], targets: List[Target], failed: int) -> None:
+    """Tell that a fall-back answers; what the failed one would have changed is of no interest any more."""
+    gone, now = targets[failed], targets[failed + 1]
+    scope.warnings.clear()
+    scope.warnings.update(warned)
+    scope.warnings["model"] = f"{gone.provider.name}/{gone.model} failed: {now.provider.name}/{now.model} was asked"
+
+
+class _Surveyor:
+    """Asks all providers for their models at the same time, and remembers what the silent ones said last."""
+
+    def __init__(self, patience: float) -> None:
+        self.patience = patience
+        self._lock = threading.Lock()
+        self._lists: Dict[str, List[JSON]] = {}
+        self._errors: Dict[str, str] = {}
+        self._asking: Dict[str, threading.Thread] = {}
+
+    def survey(self, providers: List[Provider]) -> Tuple[List[JSON], Dict[str, str]]:
+        deadline = time.monotonic() + self.patience
+        threads = {provider.name: self._ask(provider) for provider in providers}
+        silent = set()
+        for name, thread in threads.items():
+            thread.join(max(0.0, deadline - time.monotonic()))
+            if thread.is_alive():
+                silent.add(name)
+        with self._lock:
+            errors = {name: f"no answer within {self.patience:g} s" for name in threads if name in silent}
+            errors.update((n, self._errors[n]) for n in threads if n in self._errors and n not in silent)
+            return [model for name in threads for model in self._lists.get(name, ())], errors
+
+    def _ask(self, provider: Provider) -> threading.Thread:
+        """Ask one provider, unless it still owes the answer to an earlier survey."""
+        with self._lock:
+            thread = self._asking.get(provider.name)
+            if thread is None or not thread.is_alive():
+                thread = threading.Thread(target=self._listen, args=(provider,), daemon=True)
+                self._asking[provider.name] = thread
+                thread.start()
+            return thread
+
+    def _listen(self, provider: Provider) -> None:
+        name, models, error = provider.name, None, "internal error"
+        try:
+            models = [{**m, "id": f"{name}/{m['id']}", "provider": name} for m in provider.models()]
+        except Trouble as trouble:
+            error = trouble.message
+        finally:
+            with self._lock:
+                if models is None:
+                    self._errors[name] = error
+                else:
+                    self._lists[name] = models
+                    self._errors.pop(name, None)

@@ -1,0 +1,274 @@
+"""What is promised of `plugins/_stream.py`: the status before the first byte, and one block between two pauses."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from plugins._stream import KEEP_ALIVE, begun, event, events, sse, whole
+from providers import PAUSE, Gone, Trouble, UpstreamError
+
+HEARTBEAT = 15.0
+DONE = b"data: [DONE]\n\n"
+
+
+def part(text, **more):
+    return {"id": "c", "model": "p/m", "choices": [{"index": 0, "delta": {"content": text}}], **more}
+
+
+USAGE = {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3}
+LAST = {"id": "c", "model": "p/m", "choices": [], "usage": USAGE}
+BROKEN = UpstreamError(
+    529, "Overloaded", code="provider_overloaded", provider="p", provider_status=529, retry_after=7.0
+)
+
+
+class Clock:
+    """A clock that stands still until it is told."""
+
+    def __init__(self):
+        self.now = 1000.0
+
+    def __call__(self):
+        return self.now
+
+
+class Script:
+    """A provider's parts by a script: a number lets time pass, an exception is raised. Knows how it ended."""
+
+    def __init__(self, *items, clock=None):
+        self.items = items
+        self.clock = clock or Clock()
+        self.asked = 0
+        self.closed = False
+
+    def parts(self):
+        try:
+            for item in self.items:
+                self.asked += 1
+                if isinstance(item, BaseException):
+                    raise item
+                if isinstance(item, float):
+                    self.clock.now += item
+                    yield PAUSE
+                else:
+                    yield item
+        finally:
+            self.closed = True
+
+
+def written(*items, notes=None, **options):
+    """Give the blocks of a script, and the script."""
+    script = Script(*items)
+    stream = begun(script.parts(), HEARTBEAT, script.clock)
+    blocks = list(events(stream, HEARTBEAT, {} if notes is None else notes, clock=script.clock, **options))
+    assert script.closed
+    return blocks
+
+
+def told(block):
+    return [json.loads(line[6:]) for line in block.decode().split("\n") if line.startswith("data: {")]
+
+
+# the first part
+
+
+def test_nothing_is_asked_before_it_must_be():
+    script = Script(part("a"), part("b"))
+    parts = script.parts()
+    assert script.asked == 0
+    first, rest = begun(parts, HEARTBEAT, script.clock)
+    assert (first, script.asked) == (part("a"), 1)
+    assert list(rest) == [part("b")]
+
+
+def test_pauses_before_the_first_part_are_waited_through():
+    script = Script(PAUSE, 5.0, 5.0, part("a"))
+    assert begun(script.parts(), HEARTBEAT, script.clock).first == part("a")
+
+
+def test_a_silence_longer_than_the_patience_begins_the_stream():
+    script = Script(PAUSE, 5.0, 5.0, 5.0, 5.0, part("a"))
+    first, rest = begun(script.parts(), HEARTBEAT, script.clock)
+    assert (first, script.asked) == ({}, 4)
+    assert list(rest) == [PAUSE, part("a")]
+
+
+@pytest.mark.parametrize("trouble", [Trouble(400, "no"), BROKEN, Gone(), ValueError("a bug")])
+def test_trouble_before_the_first_part_is_raised_and_everything_closed(trouble):
+    script = Script(PAUSE, trouble)
+    with pytest.raises(type(trouble)) as caught:
+        begun(script.parts(), HEARTBEAT, script.clock)
+    assert caught.value is trouble
+    assert script.closed
+
+
+def test_a_clock_that_breaks_leaves_nothing_open():
+    script = Script(PAUSE, part("a"))
+    parts, ticks = script.parts(), iter([0.0])
+    with pytest.raises(StopIteration):
+        begun(parts, HEARTBEAT, lambda: next(ticks))
+    assert script.closed
+
+
+def test_an_answer_without_a_part_is_an_empty_stream():
+    assert b"".join(written()).endswith(DONE)
+    assert b"".join(written(PAUSE)).endswith(DONE)
+
+
+# the blocks
+
+
+def test_what_came_together_is_one_block():
+    blocks = written(part("a"), part("b"), PAUSE, part("c"), PAUSE, PAUSE, part("d"), part("e"))
+    assert blocks == [
+        event(part("a")) + event(part("b")),
+        event(part("c")),
+        b"",
+        event(part("d")) + event(part("e")) + DONE,
+    ]
+
+
+def test_an_event_is_one_line_of_json_in_ascii():
+    document = {"text": "\xe9\n\u2028\ud800", "b": 1}
+    assert event(document) == b'data: {"text":"\\u00e9\\n\\u2028\\ud800","b":1}\n\n'
+
+
+def test_a_stream_ends_with_done():
+    assert written(part("a"))[-1].endswith(DONE)
+
+
+# life signs
+
+
+def test_a_silence_is_filled_with_a_life_sign_each_heartbeat():
+    blocks = written(part("a"), PAUSE, *[5.0] * 7, part("b"))
+    assert blocks == [
+        event(part("a")),
+        b"",
+        b"",
+        KEEP_ALIVE,
+        b"",
+        b"",
+        KEEP_ALIVE,
+        b"",
+        event(part("b")) + DONE,
+    ]
+
+
+def test_the_silence_is_counted_from_what_was_said_last():
+    blocks = written(part("a"), 10.0, part("b"), 10.0, 10.0, 10.0)
+    assert [block == KEEP_ALIVE for block in blocks] == [False, False, False, True, False]
+
+
+def test_an_upstream_silent_from_the_start_has_a_life_sign_at_once():
+    blocks = written(PAUSE, 15.0, 14.0, 1.0, part("a"))
+    assert blocks == [KEEP_ALIVE, b"", KEEP_ALIVE, event(part("a")) + DONE]
+
+
+def test_a_life_sign_is_a_comment_that_clients_pass_over():
+    assert KEEP_ALIVE.startswith(b":")
+    assert KEEP_ALIVE.endswith(b"\n\n")
+
+
+# trouble under way
+
+
+def test_trouble_after_the_first_part_is_an_event_and_no_done():
+    notes = {}
+    blocks = written(part("a"), PAUSE, part("b"), BROKEN, notes=notes)
+    error = {
+        "message": "Overloaded",
+        "type": BROKEN.kind,
+        "param": None,
+        "code": "provider_overloaded",
+        "provider": "p",
+    }
+    assert blocks == [event(part("a")), event(part("b")) + event({"error": error})]
+    assert notes["trouble"] == "provider_overloaded"
+
+
+def test_trouble_is_worded_as_the_canonical_form_has_it():
+    golden = Path(__file__).parent / "golden" / "canonical" / "stream_error_midway.sse"
+    overloaded = UpstreamError(503, "Overloaded", code="provider_overloaded", provider="anthropic", provider_status=529)
+    blocks = written(part("a"), overloaded)
+    assert told(blocks[-1])[-1] == told(golden.read_bytes())[-1]
+
+
+def test_trouble_after_a_long_silence_is_an_event_too():
+    blocks = written(15.0, Trouble(400, "no"))
+    assert b"[DONE]" not in b"".join(blocks)
+    assert told(blocks[-1]) == [Trouble(400, "no").document()]
+
+
+@pytest.mark.parametrize("bug", [ValueError("a bug"), Gone()])
+def test_anything_else_breaks_the_stream_off_and_closes_everything(bug):
+    script = Script(part("a"), PAUSE, bug)
+    stream = events(begun(script.parts(), HEARTBEAT), HEARTBEAT, {})
+    assert next(stream) == event(part("a"))
+    with pytest.raises(type(bug)):
+        next(stream)
+    assert script.closed
+
+
+def test_a_client_that_leaves_closes_the_parts():
+    script = Script(part("a"), PAUSE, part("b"))
+    parts = script.parts()
+    stream = events(begun(parts, HEARTBEAT), HEARTBEAT, {})
+    next(stream)
+    assert not script.closed
+    stream.close()
+    assert script.closed
+    assert script.asked == 2
+
+
+# usage
+
+
+def test_the_usage_is_noted_and_told():
+    notes = {}
+    blocks = written(part("a"), LAST, notes=notes)
+    assert notes["usage"] == USAGE
+    assert blocks == [event(part("a")) + event(LAST) + DONE]
+
+
+def test_a_client_that_wants_no_usage_gets_none_of_it():
+    notes = {}
+    blocks = written(part("a"), LAST, notes=notes, with_usage=False)
+    assert notes["usage"] == USAGE
+    assert blocks == [event(part("a")) + DONE]
+
+
+def test_a_pause_behind_a_part_that_is_not_told_is_an_empty_block():
+    assert written(part("a"), PAUSE, LAST, PAUSE, part("b"), with_usage=False) == [
+        event(part("a")),
+        b"",
+        event(part("b")) + DONE,
+    ]
+
+
+# whole answers
+
+
+def test_a_whole_answer_is_the_last_part_that_is_none_of_the_pauses():
+    script = Script(PAUSE, PAUSE, part("a"), PAUSE)
+    assert whole(script.parts()) == part("a")
+    assert script.closed
+
+
+def test_trouble_in_a_whole_answer_is_raised_and_everything_closed():
+    script = Script(PAUSE, BROKEN)
+    with pytest.raises(UpstreamError):
+        whole(script.parts())
+    assert script.closed
+
+
+def test_an_event_stream_is_kept_by_nobody_on_the_way():
+    response = sse([b"x"])
+    headers = dict(response.headers)
+    assert response.status == 200
+    assert headers["Content-Type"] == "text/event-stream"
+    assert headers["Cache-Control"] == "no-cache"
+    assert list(response.body) == [b"x"]

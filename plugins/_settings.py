@@ -1,0 +1,342 @@
+"""Settings: what the modules declare, and what the file, the environment and the command line say.
+
+Command line beats environment beats file beats default. Nothing is read here that was not handed in but
+the config file itself, and a name that nobody declared stops the start.
+"""
+
+from __future__ import annotations
+
+import argparse
+import configparser
+import contextlib
+import re
+from pathlib import Path
+from typing import Any, Dict, Iterable, Iterator, List, Mapping, NamedTuple, NoReturn, Optional, Sequence, Tuple, Type
+
+from providers import Options, Provider
+
+from . import VERSION, Plugin
+
+SERVER: Options = {
+    "host": ("127.0.0.1", "Address to listen on."),
+    "port": (3500, "Port to listen on; 0 takes any free one."),
+    "workers": (1, "Processes that share the port (POSIX)."),
+    "allow_open": (False, "Accept an address that others can reach, without anything that asks who they are."),
+    "debug": (False, "Log more: request headers, with secrets masked."),
+    "log": ("text", "How to log: text, or json."),
+    "ca_file": ("", "PEM file of the root certificates to trust, as SSL_CERT_FILE."),
+    "reload": (False, "Bring up a new version when the config, a provider or a plugin changes; SIGHUP always does."),
+    "drain": (10.0, "Seconds that open answers have to finish after SIGTERM or Ctrl-C."),
+    "threads": (1024, "Requests worked on at the same time; one more is told 503."),
+    "max_connections": (10000, "Connections held open at the same time; one more is told 503."),
+    "max_body": (32 * 1024 * 1024, "Bytes a request's body may have."),
+    "head_timeout": (10.0, "Seconds a client may take to say what it wants."),
+    "idle_timeout": (75.0, "Seconds a connection may wait for its next request."),
+    "write_timeout": (60.0, "Seconds a client may take to take what it is sent."),
+}
+
+
+class Classes(NamedTuple):
+    """What the two folders hold, by the names of their files."""
+
+    providers: Dict[str, Type[Provider]]
+    plugins: Dict[str, Type[Plugin]]
+    summaries: Dict[str, str]
+
+
+class SettingsError(Exception):
+    """What is wrong with the settings, in one line for the person who made them."""
+
+
+class Value(NamedTuple):
+    """A setting and where it was made: 0 default, 1 file, 2 environment, 3 command line."""
+
+    rank: int
+    value: Any
+
+
+Values = Dict[str, Value]
+
+COMMANDS = ("serve", "doctor", "config")
+BOOLEANS = configparser.ConfigParser.BOOLEAN_STATES
+MOST = 1e15  # what no number here can be meant to reach
+SECRET = re.compile(r"(^|_)(key|secret|token|password)$")
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Give a hint at the name somebody may have meant."""
+    import difflib
+
+    found = difflib.get_close_matches(name, list(known), 1, 0.5)
+    return f"; did you mean {found[0]}?" if found else ""
+
+
+def converted(text: str, default: Any, where: str) -> Any:
+    """Read a setting as the type of its default."""
+    if isinstance(default, bool):
+        if text.lower() not in BOOLEANS:
+            raise SettingsError(f"{where} must be yes or no, not {text!r}")
+        return BOOLEANS[text.lower()]
+    if isinstance(default, (int, float)):
+        with contextlib.suppress(ValueError):
+            number = type(default)(text)
+            if -MOST < number < MOST:  # neither is nan
+                return number
+        kind = "number" if isinstance(default, float) else "whole number"
+        raise SettingsError(f"{where} must be a {kind}, not {text!r}")
+    if isinstance(default, (tuple, list)):
+        return type(default)(item.strip() for item in text.split(",") if item.strip())
+    return text
+
+
+def read_file(path: Optional[Path], environ: Mapping[str, str]) -> Dict[str, Dict[str, str]]:
+    """Read the config file: section -> name -> value, `${NAME}` filled in from the environment."""
+    if path is None:
+        return {}
+    parser = configparser.ConfigParser(interpolation=None, default_section="", delimiters=("=",))
+    parser.optionxform = str  # type: ignore[assignment,method-assign]
+    try:
+        parser.read_string(path.read_text("utf-8-sig"), str(path))
+    except (OSError, UnicodeDecodeError, configparser.Error) as error:
+        raise SettingsError(" ".join(f"{path}: {error}".split())) from None
+
+    def filled(match: re.Match[str]) -> str:
+        if match.group(1) not in environ:
+            raise SettingsError(f"{path}: the environment has no {match.group(1)}")
+        return environ[match.group(1)]
+
+    return {
+        section: {name: re.sub(r"\$\{(\w+)\}", filled, value) for name, value in parser.items(section)}
+        for section in parser.sections()
+    }
+
+
+def environment_of(options: Options) -> Iterator[Tuple[str, str]]:
+    """Give (option, variable) of each environment variable in a table."""
+    for name, (_, _, *more) in options.items():
+        yield from ((name, word) for word in more if not word.startswith("--"))
+
+
+def flags_of(section: str, name: str, options: Options) -> List[str]:
+    """Give the command line's names of an option: `--port`, `--ollama-port`, and what its table adds."""
+    prefix = "" if section == "server" else section.partition(".")[2] + "-"
+    own = f"--{prefix}{name}".replace("_", "-")
+    return [own, *(word for word in options[name][2:] if word.startswith("--"))]
+
+
+class Settings:
+    """Every option of the kernel and of the modules, from all four sources.
+
+    `sections` maps `server`, `providers.NAME` and `plugins.NAME` to their values; `types` names the
+    module of each provider.
+    """
+
+    def __init__(
+        self, classes: Classes, argv: Sequence[str], environ: Mapping[str, str], beside: Optional[Path] = None
+    ) -> None:
+        self.file = self._find(argv, environ, beside)
+        said = read_file(self.file, environ)
+        self.aliases = {
+            name: [model.strip() for model in models.split(",") if model.strip()]
+            for name, models in said.pop("models", {}).items()
+        }
+        self.types = self._types(classes, said)
+        self.tables = self._tables(classes)
+        self.sections: Dict[str, Values] = {
+            section: {name: Value(0, row[0]) for name, row in table.items()} for section, table in self.tables.items()
+        }
+        self._take_file(said)
+        self._take_environment(environ)
+        commands = [*COMMANDS, *(name for plugin in classes.plugins.values() for name in plugin.commands)]
+        self.command, self.rest = self._take_arguments(argv, commands)
+
+    @staticmethod
+    def _find(argv: Sequence[str], environ: Mapping[str, str], beside: Optional[Path]) -> Optional[Path]:
+        parser = _Parser(add_help=False, allow_abbrev=False)
+        parser.add_argument("--config", default=environ.get("LLMPROXY_CONFIG"))
+        named = parser.parse_known_args(argv)[0].config
+        if named:
+            return Path(named)
+        return beside if beside is not None and beside.exists() else None
+
+    @staticmethod
+    def _types(classes: Classes, said: Mapping[str, Mapping[str, str]]) -> Dict[str, str]:
+        """Give the module of each provider; sections of the file may add providers of a `type`."""
+        types = {name: name for name in classes.providers}
+        for section, values in said.items():
+            floor, _, name = section.partition(".")
+            if floor == "providers" and name and (name not in types or "type" in values):
+                kind = values.get("type")
+                if kind is None:
+                    hint = nearest(name, classes.providers)
+                    raise SettingsError(f"unknown section [{section}]{hint} (another provider needs `type = ...`)")
+                if kind not in classes.providers:
+                    raise SettingsError(f"[{section}] type: unknown {kind!r}{nearest(kind, classes.providers)}")
+                if not re.fullmatch(r"[a-z0-9][a-z0-9_.-]*", name):
+                    raise SettingsError(f"[{section}] a provider's name is made of a-z, 0-9, _, . and -")
+                types[name] = kind
+        return types
+
+    def _tables(self, classes: Classes) -> Dict[str, Options]:
+        enabled = {"enabled": (True, "Whether it is there at all.")}
+        tables: Dict[str, Options] = {"server": SERVER}
+        for name, kind in self.types.items():
+            table = {**enabled, **classes.providers[kind].options}
+            if name != kind:  # the environment and the defaults speak of the original
+                table = {option: row[:2] for option, row in table.items()}
+            tables[f"providers.{name}"] = table
+        for name, plugin in classes.plugins.items():
+            tables[f"plugins.{name}"] = {**enabled, **plugin.options}
+        return tables
+
+    def _set(self, rank: int, section: str, name: str, text: str, where: str) -> None:
+        self.sections[section][name] = Value(rank, converted(text, self.tables[section][name][0], where))
+
+    def _take_file(self, said: Mapping[str, Mapping[str, str]]) -> None:
+        for section, values in said.items():
+            if section not in self.tables:
+                raise SettingsError(f"unknown section [{section}]{nearest(section, [*self.tables, 'models'])}")
+            for name, text in values.items():
+                if name == "type" and section.startswith("providers."):
+                    continue
+                if name not in self.tables[section]:
+                    raise SettingsError(f"[{section}] unknown option {name!r}{nearest(name, self.tables[section])}")
+                self._set(1, section, name, text, f"[{section}] {name}")
+
+    def _take_environment(self, environ: Mapping[str, str]) -> None:
+        for section, table in self.tables.items():
+            taken = set()
+            for name, variable in environment_of(table):
+                if environ.get(variable) and name not in taken:
+                    taken.add(name)
+                    self._set(2, section, name, environ[variable], variable)
+
+    def _take_arguments(self, argv: Sequence[str], commands: Sequence[str]) -> Tuple[str, List[str]]:
+        """Take the flags; gives the command, and what else stood there for a plugin's own command."""
+        parser, flags = self.parser(commands)
+        arguments, unknown = parser.parse_known_args(argv)
+        flag = next((word for word in unknown if word.startswith("-")), "")
+        if arguments.command not in commands and not flag:
+            told = f"{arguments.command!r}{nearest(arguments.command, commands)}; there are {', '.join(commands)}"
+            raise SettingsError(f"unknown command {told}")
+        if unknown and arguments.command not in commands[len(COMMANDS) :]:
+            flag = (flag or unknown[0]).partition("=")[0]
+            raise SettingsError(f"unknown option {flag}{nearest(flag, [*flags, '--config', '--version', '--help'])}")
+        for flag, (section, name) in flags.items():
+            text = getattr(arguments, f"{section}:{name}", None)
+            if text is not None:
+                self._set(3, section, name, text, flag)
+        return str(arguments.command), unknown
+
+    def parser(self, commands: Sequence[str]) -> Tuple[argparse.ArgumentParser, Dict[str, Tuple[str, str]]]:
+        """Make the command line's parser; the second maps each flag to its section and option."""
+        parser = _Parser(
+            prog="llmproxy.py",
+            description="One local address for every model you can reach.",
+            allow_abbrev=False,
+            conflict_handler="resolve",  # a provider of the file may be named so that its flags are another's
+        )
+        parser.add_argument(
+            "command", nargs="?", default="serve", help=f"one of {', '.join(commands)}; serve by default"
+        )
+        parser.add_argument(
+            "--config", metavar="FILE", help="config file (LLMPROXY_CONFIG; config.ini beside llmproxy.py)"
+        )
+        parser.add_argument("--version", action="version", version=f"llmproxy {VERSION}")
+        flags: Dict[str, Tuple[str, str]] = {}
+        for section, table in self.tables.items():
+            group = parser.add_argument_group(f"[{section}]")
+            for name, (default, help_, *more) in table.items():
+                names = flags_of(section, name, table)
+                flags.update(dict.fromkeys(names, (section, name)))
+                variables = [word for word in more if not word.startswith("--")]
+                told = f"{help_} ({', '.join([f'default {shown(default)}', *variables])})".replace("%", "%%")
+                dest = f"{section}:{name}"
+                if isinstance(default, bool):
+                    group.add_argument(*names, dest=dest, action="store_const", const="yes", help=told)
+                    off = names[0].replace("--", "--no-", 1)
+                    group.add_argument(off, dest=dest, action="store_const", const="no", help=argparse.SUPPRESS)
+                    flags[off] = (section, name)
+                else:
+                    group.add_argument(*names, dest=dest, metavar=name.upper(), help=told)
+        return parser, flags
+
+    def of(self, section: str) -> Dict[str, Any]:
+        """Give a section's options, as its module gets them."""
+        values = self.sections[section]
+        port, url = values.get("port"), values.get("base_url")
+        if port and url and port.rank > url.rank:  # what was said closer to the person wins
+            values = {**values, "base_url": Value(0, "")}
+        return {name: value.value for name, value in values.items()}
+
+    def enabled(self, section: str) -> bool:
+        return bool(self.sections[section]["enabled"].value)
+
+    def secrets(self) -> List[str]:
+        """Give the secrets that stood on the command line."""
+        return [
+            str(value.value)
+            for section in self.sections.values()
+            for name, value in section.items()
+            if value.rank == 3 and value.value and SECRET.search(name)
+        ]
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise SettingsError(message)
+
+
+def shown(default: Any) -> str:
+    """Spell a default as the config file would."""
+    if isinstance(default, bool):
+        return "yes" if default else "no"
+    if isinstance(default, (tuple, list)):
+        return ", ".join(default)
+    return str(default)
+
+
+def arguments(command: str, table: Options, argv: Sequence[str]) -> Dict[str, Any]:
+    """Read what stands behind a plugin's own command, by a table like any other; a list's flag may be repeated."""
+    parser = _Parser(prog=f"llmproxy.py {command}", allow_abbrev=False, add_help=False)
+    for name, (default, help_, *_) in table.items():
+        flag = "--" + name.replace("_", "-")
+        if isinstance(default, bool):
+            parser.add_argument(flag, dest=name, action="store_true", help=help_)
+        else:
+            action = "append" if isinstance(default, tuple) else "store"
+            parser.add_argument(flag, dest=name, action=action, default=None, help=help_)
+    known, unknown = parser.parse_known_args(argv)
+    if unknown:
+        flags = ["--" + name.replace("_", "-") for name in table]
+        raise SettingsError(f"{command}: unknown option {unknown[0]}{nearest(unknown[0], flags)}")
+    found = vars(known)
+    return {name: row[0] if found[name] is None else found[name] for name, row in table.items()}
+
+
+def words_of(settings: Settings, classes: Classes) -> Iterator[str]:
+    """Write the example config: every option at its default, commented out, with its help."""
+    yield "# Every option of llmproxy at its default. Copy this file to config.ini and change what you need."
+    yield "# The command line beats the environment, which beats this file. ${NAME} is taken from the environment."
+    for section, table in settings.tables.items():
+        if section not in classes.summaries and section != "server":
+            continue  # made by the file
+        yield from ("", f"[{section}]")
+        if section in classes.summaries:
+            yield f"# {classes.summaries[section]}"
+        for name, (default, help_, *more) in table.items():
+            variables = [word for word in more if not word.startswith("--")]
+            yield f"# {help_}{' Environment: ' + ', '.join(variables) + '.' if variables else ''}"
+            yield f"#{name} = {shown(default)}".rstrip()
+    yield from (
+        "",
+        "# Another upstream of a known type, without code:",
+        "#[providers.groq]",
+        "#type = openai",
+        "#base_url = https://api.groq.com/openai/v1",
+        "#api_key = ${GROQ_API_KEY}",
+        "",
+        "# Names for models, with what answers when the first cannot:",
+        "[models]",
+        "#fast = ollama/llama3.2, openai/gpt-4o-mini",
+    )

@@ -214,6 +214,14 @@ class Proxy:
             return Response(204, {"Allow": allowed})
         raise Refusal(405, f"this path takes {allowed}", {"Allow": allowed}, code="method_not_allowed")
 
+    def following(self, old: Proxy) -> Proxy:
+        """Have each plugin take over from the one it replaces."""
+        before = {type(plugin).__module__: plugin for plugin in old.plugins}
+        for plugin in self.plugins:
+            if type(plugin).__module__ in before:
+                plugin.follow(before[type(plugin).__module__])
+        return self
+
     def close(self) -> None:
         for plugin in self.plugins:
             plugin.close()
@@ -264,6 +272,8 @@ def serve(proxy: Proxy) -> int:
     house = House(proxy)
     try:
         server = Server((host, port), server_options, house.respond)
+    except ValueError as error:
+        raise SettingsError(f"[server] {error}") from None
     except (OSError, OverflowError) as error:
         raise SettingsError(
             f"cannot listen on {host} port {port}: {getattr(error, 'strerror', None) or error}"
@@ -352,7 +362,7 @@ class House:
             told = error if isinstance(error, SettingsError) else located(error, HERE)
             log.error("keeping the old version: %s", told)  # noqa: TRY400  (one line says it all)
             return
-        old, self.proxy = self.proxy, new
+        old, self.proxy = self.proxy, new.following(self.proxy)
         old.close()
         log.info("a new version answers")
 

@@ -145,5 +145,8 @@ class Plugin:
         """Tell trouble on one's own routes in the words of one's clients; OpenAI's by default."""
         return Response.of(trouble.document(), trouble.status, trouble.headers)
 
+    def follow(self, before: Plugin) -> None:
+        """Take over from the same plugin of the version before, which a reload puts aside."""
+
     def close(self) -> None:
         """Let go of what is held open."""

@@ -29,6 +29,7 @@ from providers import Gone, Scope, Trouble, _http
 
 from . import Handler as Respond
 from . import Refusal, Request, Response
+from ._addresses import client_address, networks
 
 log = logging.getLogger("llmproxy")
 
@@ -136,6 +137,8 @@ class Handler(BaseHTTPRequestHandler):
         # the base's own __init__ would serve at once, in the thread of the loop
         self.request = self.connection = request
         self.client_address = client_address
+        self.address = str(client_address[0])
+        self.local = str(request.getsockname()[0])
         self.server = server
         self.ahead = b""
         self.deadline = 0.0  # when the loop gives up on it
@@ -202,7 +205,8 @@ class Handler(BaseHTTPRequestHandler):
         expected = head.minor > 0 and "100-continue" in fields.listed("expect")
         body = Body(self, length, expected=expected)
         scope = Scope(self.connection)
-        request = Request(head.method, target, fields, str(self.client_address[0]), body.read, scope)
+        address = client_address(self.address, fields.all("x-forwarded-for"), self.server.trusted)
+        request = Request(head.method, target, fields, address, body.read, scope, self.local)
         asked_id = fields.get("x-request-id")
         request.id = asked_id if _SANE_ID.fullmatch(asked_id) else _new_id()
         try:
@@ -465,6 +469,7 @@ class Server(ThreadingHTTPServer):
 
     def __init__(self, address: Tuple[str, int], limits: Mapping[str, Any], respond: Respond) -> None:
         self.limits = limits
+        self.trusted = networks(limits["trusted_proxies"])
         self.respond = respond
         self.draining = False
         self.on_tick: Callable[[], None] = lambda: None  # called about once a second, in the loop

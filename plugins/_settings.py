@@ -22,6 +22,7 @@ SERVER: Options = {
     "port": (3500, "Port to listen on; 0 takes any free one."),
     "workers": (1, "Processes that share the port (POSIX)."),
     "allow_open": (False, "Accept an address that others can reach, without anything that asks who they are."),
+    "trusted_proxies": ((), "Addresses or networks of proxies whose X-Forwarded-For is believed."),
     "debug": (False, "Log more: request headers, with secrets masked."),
     "log": ("text", "How to log: text, or json."),
     "ca_file": ("", "PEM file of the root certificates to trust, as SSL_CERT_FILE."),

@@ -64,6 +64,9 @@ class RateLimit(Plugin):
         response.headers = [*theirs, *told.items()]
         return response
 
+    def follow(self, before: Plugin) -> None:
+        self.buckets = getattr(before, "buckets", self.buckets)
+
     def keys(self, request: Request, what: str) -> List[str]:
         """Name the buckets that a request is paid from."""
         address = f"{what} address {neighbourhood(request.address)}"

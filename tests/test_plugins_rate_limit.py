@@ -411,3 +411,24 @@ def test_what_was_spent_at_one_worker_is_spent_at_all_and_outlives_them(house):
 def test_a_house_that_is_told_nonsense_does_not_start(house):
     with pytest.raises(pytest.fail.Exception, match=r"\[plugins.rate_limit\] store: redis is not supported yet"):
         house("[plugins.rate_limit]\nstore = redis://127.0.0.1")
+
+
+def test_a_reload_keeps_the_counts(house):
+    up = house(f"[plugins.rate_limit]\n{SLOW}\nburst = 20", args=["--workers", "2"])
+    assert together(up.port, 4, 3) == {200: 12}
+    up.process.send_signal(signal.SIGHUP)
+    wait_for(lambda: up.log.count("a new version answers") == 2)
+    assert together(up.port, 16, 5) == {200: 8, 429: 72}
+
+
+def test_a_forwarded_address_counts_only_when_a_proxy_is_trusted_with_it(house):
+    asked = {"type": "models", "provider": "echo"}
+    for trusted, seen in (("", [200, 429]), ("trusted_proxies = 127.0.0.0/8", [200, 200])):
+        up = house(f"[server]\n{trusted}\n[plugins.rate_limit]\n{SLOW}\nburst = 1")
+        headers = [{"X-Forwarded-For": f"203.0.113.{last}"} for last in (1, 2)]
+        assert [up.ask("POST", "/llm", asked, headers=one).status for one in headers] == seen
+
+
+def test_a_trusted_proxy_that_is_no_address_stops_the_start(house):
+    with pytest.raises(pytest.fail.Exception, match=r"\[server\] 'nonsense' does not appear to be"):
+        house("[server]\ntrusted_proxies = nonsense")

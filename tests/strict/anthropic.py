@@ -406,12 +406,20 @@ def thoughts(body: JSON, text: str) -> List[JSON]:
     )
 
 
+def asked_now(users: List[JSON]) -> str:
+    """Give what the user asks for now: of `this then that`, that is after the results of this."""
+    text, done = "", 0
+    for turn in users:
+        texts = [block["text"] for block in blocks_of(turn["content"]) if block["type"] == "text"]
+        text, done = (texts[-1], 0) if texts else (text, done + 1)
+    return dict(enumerate(text.split(" then "))).get(done, "")
+
+
 def content_of(body: JSON) -> Tuple[List[JSON], str]:
     """Give the blocks of the answer, and why it stops."""
     users = [turn for turn in body["messages"] if turn["role"] == "user"]
-    last = blocks_of(users[-1]["content"])
-    text = next((block["text"] for block in reversed(last) if block["type"] == "text"), "")
-    results = [block for block in last if block["type"] == "tool_result"]
+    text = asked_now(users)
+    results = [block for block in blocks_of(users[-1]["content"]) if block["type"] == "tool_result"]
     thinking = thoughts(body, text)
     if "refuse" in text:
         return [], "refusal"

@@ -292,7 +292,7 @@ def functions(body: JSON) -> List[JSON]:
 
 def said(body: JSON, model: str) -> Tuple[List[JSON], str]:
     """Give the parts of the answer and why it ends."""
-    text = texts(body["contents"][-1])
+    text = asked_now(body["contents"])
     config = body.get("generationConfig", {})
     thinks = "think" in text and generation(model) >= 2.5
     parts: List[JSON] = []
@@ -310,6 +310,15 @@ def said(body: JSON, model: str) -> Tuple[List[JSON], str]:
     words = written(body, text)
     parts.append({"text": words, **({"thoughtSignature": sign(model, words)} if thinks else {})})
     return parts, "MAX_TOKENS" if "length" in text else "STOP"
+
+
+def asked_now(contents: List[JSON]) -> str:
+    """Give what the user asks for now: of `this then that`, that is after the results of this."""
+    text, done = "", 0
+    for content in contents:
+        if content["role"] == "user":
+            text, done = (texts(content), 0) if texts(content) else (text, done + 1)
+    return dict(enumerate(text.split(" then "))).get(done, "")
 
 
 def called(text: str, body: JSON) -> List[Tuple[str, JSON]]:

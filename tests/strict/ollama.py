@@ -189,7 +189,7 @@ def chat(body: JSON) -> Reply:
         able(body, need)
     if not messages:
         return json_reply({**whole(body), "message": {"role": "assistant", "content": ""}, "done_reason": "load"})
-    text = ([""] + [message.get("content", "") for message in messages if message["role"] == "user"])[-1]
+    text = asked_now(messages)
     failing = re.search(r"\berror (\d{3})\b", text)
     if failing:
         raise Refused(f"told to fail with {failing[1]}", int(failing[1]))
@@ -201,6 +201,19 @@ def chat(body: JSON) -> Reply:
     if "cut" in text.split():
         return Reply(200, headers, written[: max(1, len(written) // 2)], cut=True)
     return Reply(200, headers, written)
+
+
+def asked_now(messages: List[JSON]) -> str:
+    """Give what the user asks for now: of `this then that`, that is after the results of this."""
+    text, done, before = "", 0, None
+    for message in messages:
+        role = message["role"]
+        if role == "user":
+            text, done = message.get("content", ""), 0
+        elif role == "tool" != before:
+            done += 1
+        before = role
+    return dict(enumerate(text.split(" then "))).get(done, "")
 
 
 def whole(body: JSON) -> JSON:
@@ -250,7 +263,7 @@ def calls_of(body: JSON, text: str) -> List[JSON]:
     names = [tool["function"]["name"] for tool in body.get("tools") or ()]
     calls = []
     for found in re.finditer(r"\bcall ([\w-]+) ?", text):
-        if found[1] in names and not after_calls(body["messages"]):
+        if found[1] in names:
             arguments = json.JSONDecoder().raw_decode(text, found.end())[0] if text[found.end() :][:1] == "{" else {}
             place = f"{len(body['messages'])} {found.start()}"
             id_ = "call_" + hashlib.sha256(place.encode()).hexdigest()[:8]

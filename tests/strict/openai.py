@@ -2,8 +2,8 @@
 
 `CHAT`, `RESPONSE` and their like say what may be sent; the rules below them are the ones between fields. Models
 named `gpt-6...` think: they call tools on /responses only (unless told to think nothing) and know no sampling.
-Reasoning is sealed: what `think` led to is refused when it comes back without its seal. Besides what all
-stand-ins understand, `refuse` makes a refusal.
+Reasoning is sealed: what `think` led to is refused when it comes back without its seal. `This then that` asks for
+that after the results of this, in all stand-ins. Besides what they all understand, `refuse` makes a refusal.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from upstream import Asked, Reply, json_reply
 JSON = Dict[str, Any]
 Rule = Callable[[Any, str], None]
 NOW = 1795000000
-MODELS = ("gpt-4o", "gpt-6-sol", "gpt-6-luna", "text-embedding-3-small")
+MODELS = ("gpt-3.5-turbo", "gpt-4o", "gpt-4o-mini", "gpt-6-sol", "gpt-6-luna", "text-embedding-3-small")
 
 
 class Refused(Exception):
@@ -420,18 +420,18 @@ def said(body: JSON, messages: List[JSON], names: List[str], schema: Optional[JS
     """Make up an answer; `messages` are a chat's, or a response's items."""
     asked = words(messages) + words(body.get("instructions"))
     results = []
+    text = last_asked(messages)
     while messages and "role" in messages[-1] and messages[-1]["role"] == "tool":
         results.insert(0, f"{messages[-1]['tool_call_id']}={spoken(messages[-1]['content'])}")
         messages = messages[:-1]
-    text = last_asked(messages)
     failing = re.search(r"error (\d{3})", text)
-    if failing and not results:
+    if failing:
         raise Failing(int(failing.group(1)))
-    thought = f"Thinking about: {text}" if has("think", text) and thinks(body["model"]) and not results else ""
+    thought = f"Thinking about: {text}" if has("think", text) and thinks(body["model"]) else ""
     answer = f"results: {'; '.join(results)}" if results else f"echo: {text}"
     made = Said(answer, [], thought, "", "length" if has("length", text) else "stop", asked, has("cut", text))
     calls = called(text, names, "call_t" if thought else "call_")
-    if calls and not results and body.get("tool_choice") != "none":
+    if calls and body.get("tool_choice") != "none":
         return made._replace(text="", calls=calls, finish="tool_calls")
     if has("refuse", text):
         return made._replace(text="", refusal=f"I cannot help with: {text}")
@@ -439,7 +439,16 @@ def said(body: JSON, messages: List[JSON], names: List[str], schema: Optional[JS
 
 
 def last_asked(messages: List[JSON]) -> str:
-    return next((spoken(one["content"]) for one in reversed(messages) if one.get("role") == "user"), "")
+    """Give what the user asks for now; nothing when all of it is done."""
+    text, done, before = "", 0, None
+    for one in messages:
+        role = one.get("role")
+        if role == "user":
+            text, done = spoken(one["content"]), 0
+        elif role == "tool" != before:
+            done += 1
+        before = role
+    return dict(enumerate(text.split(" then "))).get(done, "")
 
 
 def has(word: str, text: str) -> bool:

@@ -23,7 +23,7 @@ import urllib.request
 from functools import partial
 from typing import Any, Callable, Generator, Iterable, Mapping, NamedTuple, Optional, Tuple
 
-from . import JSON, PAUSE, Options, Scope, UpstreamError, _http
+from . import JSON, PAUSE, Options, Scope, UpstreamError, _http, _json
 from ._connection import Connection, Pool, connected, secured, unreachable
 
 #: what every provider behind a network has to set: merge it into a provider's own `options`
@@ -41,7 +41,7 @@ LARGEST_DOCUMENT = 512 * 1024 * 1024
 LARGEST_ERROR = 64 * 1024
 LONGEST_WAIT = 5.0  # seconds an upstream may ask us to wait before asking again
 
-_VERSION = re.compile(r"/v\d+[a-z]*\d*")
+_VERSION = re.compile(r"/v\d+[a-z]*\d*(?=/|$)", re.ASCII)
 _BASE_URL = re.compile(r"https?://(\[[0-9a-fA-F:.]+\]|[\w.-]+)(:\d+)?(/[!$-;=@-~]*)?", re.IGNORECASE | re.ASCII)
 _SENDABLE = re.compile(r"[\t\x20-\x7e]*")
 
@@ -397,8 +397,8 @@ class Exchange:
         if not error.provider:
             error.provider, error.message = self._name, f"{self._name}: {error.message}"
 
-    def document(self) -> Generator[JSON, None, Any]:
-        """Read the whole body and return its JSON; yields PAUSE at each pause."""
+    def document(self) -> Generator[JSON, None, JSON]:
+        """Read the whole body and return its JSON, an object; yields PAUSE at each pause."""
         yield from self.head()
         body = bytearray()
         for block in self.blocks():
@@ -408,9 +408,12 @@ class Exchange:
             if len(body) > LARGEST_DOCUMENT:
                 raise UpstreamError(502, "the upstream's answer is too large", code="provider_error")
         try:
-            return json.loads(body.decode("utf-8"))
-        except (ValueError, RecursionError):
+            document = _json.told(body.decode("utf-8"))
+        except ValueError:
             raise UpstreamError(502, "the upstream's answer is not JSON", code="provider_error") from None
+        if not isinstance(document, dict):
+            raise UpstreamError(502, "the upstream's answer is JSON, but not an object", code="provider_error")
+        return document
 
     def close(self) -> None:
         """Let go of the connection."""
@@ -432,8 +435,8 @@ def _said(answer: Answer) -> Generator[JSON, None, Any]:
         pass  # the status is known, and its words are cut
     text = body.decode("utf-8", "replace")
     try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
+        return _json.told(text)
+    except ValueError:
         return text
 
 
@@ -492,15 +495,18 @@ class Door:
             data = json.dumps(body, separators=(",", ":")).encode()
         return self._exchange(method, self.base + path, fields, data, scope, self._worded)
 
-    def ask(self, method: str, path: str, scope: Scope, body: Optional[JSON] = None) -> Any:
+    def ask(
+        self, method: str, path: str, scope: Scope, body: Optional[JSON] = None, headers: Iterable[Tuple[str, str]] = ()
+    ) -> JSON:
         """Ask and wait for the whole JSON answer."""
-        with self.send(method, path, scope, body) as exchange:
+        with self.send(method, path, scope, body, headers) as exchange:
             reading = exchange.document()
             while True:
                 try:
                     next(reading)
                 except StopIteration as end:
-                    return end.value
+                    document: JSON = end.value
+                    return document
 
     def relay(self, method: str, path: str, fields: Iterable[Tuple[str, str]], body: bytes, scope: Scope) -> Exchange:
         """Pass a request on below the root (the base URL without its version), whatever the answer's status."""
@@ -542,14 +548,15 @@ def _discreet(
 
 
 def addresses(base_url: str, version: str) -> Tuple[str, str]:
-    """Split a base URL into its root and its versioned base; a version it ends in is kept as its own."""
+    """Split a base URL into its root and its versioned base; a version that stands in it is kept as its own."""
     base_url = base_url.strip().rstrip("/")
     if not _BASE_URL.fullmatch(base_url):
-        raise ValueError(f"base_url must be like http://host:port, not {base_url!r}")
+        shown = re.sub(r"//[^/@]*@", "//***@", base_url)  # what stands before the @ may be a password
+        raise ValueError(f"base_url must be like http://host:port, not {shown!r}")
     parts = urllib.parse.urlsplit(base_url)
     _host_port(parts.netloc, 0)  # a port that is none raises
     url = f"{parts.scheme}://{parts.netloc}"
-    path, last, own = parts.path.rpartition("/")
-    if last and _VERSION.fullmatch(f"/{own}"):
-        return url + path, f"{url}{path}/{own}"
+    own = _VERSION.search(parts.path)
+    if own:
+        return url + parts.path[: own.start()], url + parts.path
     return url + parts.path, url + parts.path + version

@@ -77,7 +77,7 @@ class Anthropic(Provider):
             if body.get("stream"):
                 message = yield from gathered(_events.sse(exchange.blocks()), self.name)
             else:
-                message = self._object((yield from exchange.document()))
+                message = yield from exchange.document()
         yield answer(message, self.name, call.model, self.memory.keep, told)
 
     def _question(self, call: Call) -> JSON:
@@ -94,7 +94,7 @@ class Anthropic(Provider):
 
     def count_tokens(self, call: Call) -> int:
         door, body = self._unlocked(self._door), counted(self._question(call))
-        counts = self._asked(door, "POST", "/messages/count_tokens", call.scope, body)
+        counts = door.ask("POST", "/messages/count_tokens", call.scope, body, self._version(body))
         return int(counts.get("input_tokens") or 0)
 
     def models(self) -> List[JSON]:
@@ -106,24 +106,9 @@ class Anthropic(Provider):
         while after not in seen:
             seen.add(after)
             more = f"&after_id={urllib.parse.quote(after, safe='')}" if after else ""
-            page = self._asked(door, "GET", f"/models?limit=1000{more}", scope, {})
+            page = door.ask("GET", f"/models?limit=1000{more}", scope, headers=self._version({}))
             yield from page.get("data") or ()
             after = str(page.get("last_id") or "") if page.get("has_more") else ""
-
-    def _asked(self, door: _transport.Door, method: str, path: str, scope: Scope, body: JSON) -> JSON:
-        """Ask, and wait for the whole answer."""
-        with door.send(method, path, scope, body or None, self._version(body)) as exchange:
-            reading = exchange.document()
-            while True:
-                try:
-                    next(reading)
-                except StopIteration as end:
-                    return self._object(end.value)
-
-    def _object(self, document: Any) -> JSON:
-        if isinstance(document, dict):
-            return document
-        raise UpstreamError(502, f"{self.name}'s answer is no object", code="provider_error", provider=self.name)
 
     def relay(self, method: str, path: str, fields: Iterable[Tuple[str, str]], body: bytes, scope: Scope) -> Any:
         passed = [(name, value) for name, value in fields if name.lower() not in ("x-api-key", "authorization")]

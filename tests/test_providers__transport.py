@@ -155,8 +155,8 @@ def test_a_question_goes_out_as_it_is_told(door, upstream):
 
 
 def test_a_question_without_body_has_no_length(door, upstream):
-    up = upstream(json_reply([]))
-    assert door(up.url).ask("GET", "/models", Scope()) == []
+    up = upstream(json_reply({}))
+    assert door(up.url).ask("GET", "/models", Scope()) == {}
     assert "content-length" not in up.asked[0].headers
     assert "content-type" not in up.asked[0].headers
 
@@ -549,8 +549,8 @@ def test_a_silent_upstream_is_given_up_within_its_answer(door, upstream):
 
 
 def test_an_answer_that_goes_on_is_not_given_up(door, upstream):
-    up = upstream(Reply(body=[b"[", *[0.1, b"1,"] * 10, b"2]"]))
-    assert len(door(up.url, idle_timeout=0.8).ask("GET", "/", Scope())) == 11
+    up = upstream(Reply(body=[b'{"a": [', *[0.1, b"1,"] * 10, b"2]}"]))
+    assert len(door(up.url, idle_timeout=0.8).ask("GET", "/", Scope())["a"]) == 11
 
 
 def test_a_connection_that_takes_too_long_is_given_up(door, monkeypatch):
@@ -909,3 +909,25 @@ def test_words_pass_while_the_upstream_still_thinks(door, upstream, capsys):
     with capsys.disabled():
         print(f"\nthe transport's median lag: {lags[len(lags) // 2] * 1e6:.0f} us", end=" ")
     assert len(heard) > 10  # they did not all come together
+
+
+@pytest.mark.parametrize("body", [b"[1]", b"null", b'"text"', b"[" * 100_000, b'{"a": NaN}', b"{", b"\xff"])
+def test_an_answer_that_is_no_json_object_is_the_upstreams_fault(upstream, door, body):
+    up = upstream(Reply(200, {"Content-Type": "application/json"}, body))
+    with pytest.raises(UpstreamError) as caught:
+        door(up.url, retries=0).ask("GET", "/models", Scope())
+    assert (caught.value.status, caught.value.code) == (502, "provider_error")
+
+
+def test_a_version_in_the_middle_of_an_address_is_its_own():
+    assert addresses("https://up.test/v1beta/openai/", "/v1") == ("https://up.test", "https://up.test/v1beta/openai")
+    assert addresses("https://up.test/api/paas/v4", "/v1") == (
+        "https://up.test/api/paas",
+        "https://up.test/api/paas/v4",
+    )
+
+
+def test_a_password_in_an_address_is_not_repeated():
+    with pytest.raises(ValueError) as caught:
+        addresses("http://alice:hunter2@up.test", "/v1")
+    assert "hunter2" not in str(caught.value)

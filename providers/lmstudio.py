@@ -127,8 +127,8 @@ def _message(given: JSON, at: int) -> JSON:
     content = sent.get("content")
     if isinstance(content, list):
         sent["content"] = [_part(part, f"messages[{at}].content[{n}]") for n, part in enumerate(content)]
-    elif refusal and not content:
-        sent["content"] = refusal
+    elif not content:
+        sent["content"] = refusal or ""  # null is refused, beside tool calls too
     return sent
 
 

@@ -55,7 +55,7 @@ REFUSED = ("audio", "prediction", "web_search_options")
 _PLAIN_TEXT = re.compile(r"text/.*|application/(json|xml|yaml|x-yaml|toml|javascript|x-ndjson)|.*\+(json|xml)")
 _STAMP = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.\d+)?(Z|[+-]\d\d:\d\d)?")
 _LACKS = re.compile(r"does not support (\w+)")
-_LACKING = {"tools": "tools", "thinking": "reasoning_effort"}
+_LACKING = {"tools": "tools", "thinking": "reasoning_effort", "vision": "messages"}
 
 
 # questions

@@ -259,6 +259,7 @@ def test_messages_are_what_lm_studio_knows():
         {"role": "assistant", "content": [{"type": "refusal", "refusal": "No."}], "reasoning_content": "hm"},
         {"role": "assistant", "content": None, "tool_calls": [call], "reasoning_details": []},
         {"role": "tool", "tool_call_id": "1", "content": "x", "is_error": True},
+        {"role": "assistant", "tool_calls": [call]},
     ]
     assert sent(chat(*given))["messages"] == [
         {"role": "system", "content": "brief"},
@@ -272,12 +273,9 @@ def test_messages_are_what_lm_studio_knows():
         {"role": "assistant", "content": "No."},
         {"role": "assistant", "content": "Yes."},
         {"role": "assistant", "content": [{"type": "text", "text": "No."}]},
-        {
-            "role": "assistant",
-            "content": None,
-            "tool_calls": [{**call, "function": {"name": "look", "arguments": "{}"}}],
-        },
+        {"role": "assistant", "content": "", "tool_calls": [{**call, "function": {"name": "look", "arguments": "{}"}}]},
         {"role": "tool", "tool_call_id": "1", "content": "x"},
+        {"role": "assistant", "content": "", "tool_calls": [{**call, "function": {"name": "look", "arguments": "{}"}}]},
     ]
 
 

@@ -510,6 +510,7 @@ def test_a_time_is_read_as_ollama_writes_it(written, seconds):
         (404, golden("error_404"), (404, "model_not_found", None, "model 'nope:1b' not found")),
         (400, golden("error_400_thinking"), (400, "unsupported_parameter", "reasoning_effort", None)),
         (400, {"error": '"x" does not support tools'}, (400, "unsupported_parameter", "tools", None)),
+        (400, {"error": '"x" does not support vision'}, (400, "unsupported_parameter", "messages", None)),
         (400, {"error": "invalid option"}, (400, None, None, "invalid option")),
         (429, {"error": "slow down"}, (429, "rate_limit_exceeded", None, "slow down")),
         (500, {"error": "runner"}, (502, "provider_error", None, "runner")),

@@ -2,8 +2,8 @@
 
 `REQUEST` and `BLOCKS` say what may be sent; the rules below them are the ones between fields. Thoughts are
 signed over the model and all that stood before them, and a call that was thought over (its id begins with
-`toolu_T`) is not taken back without its thought. Besides what all stand-ins understand, `refuse` declines
-the request, `redact` hides a second thought, and `error 429 spend` is about money.
+`toolu_T`) is not taken back without its thought by the model that made it. Besides what all stand-ins
+understand, `refuse` declines the request, `redact` hides a second thought, and `error 429 spend` is about money.
 """
 
 from __future__ import annotations
@@ -346,11 +346,16 @@ def check_thoughts(body: JSON, at: int) -> None:
                 block["data"] == signature(body, at, "redacted"),
                 f"messages.{at}.content.{number}: Invalid `data` in `redacted_thinking` block",
             )
-    thought = any(block.get("id", "").startswith("toolu_T") for block in blocks)
+    thought = any(block.get("id", "").startswith(f"toolu_{maker(body)}") for block in blocks)
     need(
         not thought or blocks[0]["type"] == "thinking",
         f"messages.{at}.content.0.type: Expected `thinking`, but found `{blocks[0]['type']}`",
     )
+
+
+def maker(body: JSON) -> str:
+    """Mark the calls that this model thought over: those of another may come without their thoughts."""
+    return f"T{hashlib.sha256(body['model'].encode()).hexdigest()[:6]}_"
 
 
 def signature(body: JSON, at: int, thought: str) -> str:
@@ -425,7 +430,7 @@ def content_of(body: JSON) -> Tuple[List[JSON], str]:
         return [], "refusal"
     names = [tool["name"] for tool in body.get("tools", [])]
     if body.get("tool_choice", {}).get("type") != "none":
-        mark = "T" if thinking else ""
+        mark = maker(body) if thinking else ""
         uses = [
             {"type": "tool_use", "id": f"toolu_{mark}{len(body['messages'])}_{at}", "name": name, "input": given}
             for at, (name, given) in enumerate(calls_in(text))

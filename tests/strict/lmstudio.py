@@ -26,7 +26,7 @@ MESSAGE = by(
     {
         "system": record({"role": TEXT, "content": TEXTS}),
         "user": record({"role": TEXT, "content": openai.text_or(each(by("type", PARTS)))}),
-        "assistant": record({"role": TEXT, "content": openai.maybe(TEXTS)}, {"tool_calls": each(CALL)}),
+        "assistant": record({"role": TEXT, "content": TEXTS}, {"tool_calls": each(CALL)}),
         "tool": record({"role": TEXT, "tool_call_id": TEXT, "content": TEXTS}),
     },
 )

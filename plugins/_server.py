@@ -40,6 +40,7 @@ PATIENCE = 30.0
 LINGER = 0.02  # seconds a thread waits for the next request of its connection before the loop does
 FAREWELL = 1.0  # seconds a client has to read our last words before the connection is cut
 LAST_WORDS = 64 * 1024 * 1024  # bytes of its own that are heard and dropped meanwhile
+DRAIN_TICK = 0.05  # seconds between two looks at whether the last answer has ended
 SPARE = 128  # connections over the limit that are told so; more are closed without a word
 
 _SANE_ID = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
@@ -403,9 +404,8 @@ class Crew:
 
     REST = 30.0  # seconds without work after which a thread goes
 
-    def __init__(self, most: int, rested: Callable[[], None]) -> None:
+    def __init__(self, most: int) -> None:
         self._most = most
-        self._rested = rested  # called whenever a job is done
         self._lock = threading.Lock()
         self._jobs: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._idle = 0
@@ -439,7 +439,6 @@ class Crew:
             job()
             with self._lock:
                 self._idle += 1
-            self._rested()
             next_job = self._next()
             if next_job is None:
                 return
@@ -479,7 +478,7 @@ class Server(ThreadingHTTPServer):
         self._lock = threading.Lock()
         self._open: Set[Handler] = set()
         self._returned: Deque[Handler] = collections.deque()
-        self._crew = Crew(limits["threads"], lambda: self._ring() if self.draining else None)
+        self._crew = Crew(limits["threads"])
         self._bells: Tuple[socket.socket, ...] = ()
         self._dated: Tuple[int, str] = (0, "")
         super().__init__(address, Handler)
@@ -503,7 +502,7 @@ class Server(ThreadingHTTPServer):
             self._parked.register(woken, selectors.EVENT_READ, self._take_back)
             ticked = time.monotonic()
             while not self._drained():
-                for key, _ in self._parked.select(min(poll_interval, 0.1) if self.draining else poll_interval):
+                for key, _ in self._parked.select(min(poll_interval, DRAIN_TICK) if self.draining else poll_interval):
                     _safely(key.data)
                 if self._hurries or time.monotonic() - ticked >= poll_interval:
                     self._hurries = False
@@ -616,9 +615,6 @@ class Server(ThreadingHTTPServer):
 
     def park(self, handler: Handler) -> None:
         """Take a connection back from a thread."""
-        if self.draining:
-            handler.close()
-            return
         self._returned.append(handler)
         self._ring()
 

@@ -18,7 +18,7 @@ import pytest
 
 from conftest import ROOT, clean_environment
 from plugins import VERSION
-from scripted import closed_port
+from scripted import Scripted, certificate, closed_port, read_head, server_context
 from upstream import Reply, json_reply
 
 LONG = 30.0  # seconds nobody is to wait for
@@ -28,8 +28,9 @@ WHO = '''"""Tells which process answers, and what it was told."""
 
 import os
 
-from . import Parts, Call, Provider, _canonical
-from ._word import WORD
+from . import Call, Parts, Provider, _canonical, _word
+
+WORD = _word.WORD
 
 
 class Who(Provider):
@@ -43,7 +44,9 @@ class Who(Provider):
         return [{"id": "who", "object": "model", "created": 0, "owned_by": "who"}]
 
     def chat(self, call: Call) -> Parts:
-        text = f"{os.getpid()} {self.word} {WORD}"
+        from ._word import WORD as LATE
+
+        text = f"{os.getpid()} {self.word} {WORD} {LATE}"
         yield _canonical.completion("", f"{self.name}/who", {"content": text}, "stop", None)
 '''
 
@@ -247,7 +250,7 @@ def test_a_dropped_in_provider_is_there_everywhere(run, house, who):
     assert "[providers.who]\n# Tells which process answers" in run("config", program=program)[1]
     assert "--who-word" in run("--help", program=program)[1]
     one = house(program=program)
-    assert asked_who(one) == (one.process.pid, "default first")
+    assert asked_who(one) == (one.process.pid, "default first first")
     models = one.ask("POST", "/llm", {"type": "models", "provider": "who"}).json
     assert [model["id"] for model in models["data"]] == ["who"]
 
@@ -309,7 +312,7 @@ def test_the_command_line_beats_the_environment_which_beats_the_file(house, upst
 def test_the_config_beside_the_program_is_found(house, who):
     (who / "config.ini").write_text("[providers.who]\nword = beside\n")
     one = house(program=who / "llmproxy.py")
-    assert asked_who(one)[1] == "default first"  # another was named
+    assert asked_who(one)[1] == "default first first"  # another was named
     command = [sys.executable, str(who / "llmproxy.py"), "config"]
     env = clean_environment(who)
     broken = "[providers.who]\nwrod = x\n"
@@ -342,6 +345,19 @@ def test_this_machine_is_not_asked_for_through_the_environments_proxy(house, ups
     env = {"HTTP_PROXY": proxy, "http_proxy": proxy, "HTTPS_PROXY": proxy, "https_proxy": proxy}
     one = house(f"[providers.ollama]\nbase_url = {up.url.replace('127.0.0.1', 'localhost')}\n", env)
     assert one.ask("GET", "/ollama/api/tags").json == {"here": 1}
+
+
+def test_a_root_certificate_of_ones_own_can_be_named(house, tmp_path):
+    pem = certificate(tmp_path)
+    if pem is None:
+        pytest.skip("no openssl command here to make a certificate with")
+    answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
+    with Scripted(lambda peer: read_head(peer) and peer.sendall(answer), server_context(pem)) as up:
+        ini = f"[providers.ollama]\nbase_url = {up.url}\n"
+        refused = house(ini).ask("GET", "/ollama/api/tags")
+        assert (refused.status, refused.json["error"]["code"]) == (502, "provider_tls")
+        assert "[server] ca_file" in refused.json["error"]["message"]
+        assert house(f"{ini}[server]\nca_file = {pem}\n").ask("GET", "/ollama/api/tags").json == {}
 
 
 # the house as a whole
@@ -529,7 +545,7 @@ def test_a_second_signal_ends_it_now(house, upstream, workers):
     one.excused = True
     with stream_under_way(one):
         one.process.send_signal(signal.SIGTERM)
-        assert until(lambda: refuses(one.port))
+        assert until(lambda: refuses(one.port), 8)  # the drain takes 10 s
         begun = time.monotonic()
         one.process.send_signal(signal.SIGTERM)
         one.process.wait(LONG)
@@ -563,13 +579,13 @@ def test_a_signal_at_any_moment_of_the_start_ends_it_well(house):
 def test_a_hang_up_brings_a_new_version_up(house, who, upstream):
     up = upstream(talking("first", 1.5, "last"))
     one = house(openai_at(up), program=who / "llmproxy.py")
-    assert asked_who(one)[1] == "default first"
+    assert asked_who(one)[1] == "default first first"
     with stream_under_way(one) as response:
         one.config.write_text(openai_at(up) + "[providers.who]\nword = changed\n")
-        (who / "providers" / "_word.py").write_text('"""A word."""\n\nWORD = "second one"\n')
+        (who / "providers" / "_word.py").write_text('"""A word."""\n\nWORD = "second"\n')
         one.process.send_signal(signal.SIGHUP)
         assert one.wait_log("a new version answers", LONG)
-        assert asked_who(one) == (one.process.pid, "changed second one")
+        assert asked_who(one) == (one.process.pid, "changed second second")
         assert response.read().endswith(b"data: [DONE]\n\n")  # what was under way goes on
 
 
@@ -580,7 +596,12 @@ def test_a_hang_up_brings_a_new_version_up(house, who, upstream):
         ("config.ini", "[sever]\n", "unknown section [sever]; did you mean server?"),
         ("providers/broken.py", "1 / 0\n", "broken.py:1: ZeroDivisionError: division by zero"),
         ("providers/who.py", "def f(:\n", "who.py:1: invalid syntax"),
-        ("providers/_word.py", "WARD = 1\n", "cannot import name 'WORD'"),
+        (
+            "providers/_word.py",
+            "WARD = 1\n",
+            "who.py:7: AttributeError: module 'providers._word' has no attribute 'WORD'",
+        ),
+        ("providers/broken.py", "raise ValueError('two\\nlines')\n", "broken.py:1: ValueError: two lines"),
         (
             "plugins/broken.py",
             "from . import Plugin\n\n\nclass A(Plugin):\n    def routes(self):\n        return {}[1]\n",
@@ -592,22 +613,23 @@ def test_a_new_version_that_is_broken_leaves_the_old_one(house, who, name, text,
     one = house("[providers.who]\nword = old\n", program=who / "llmproxy.py")
     path = one.config if name == "config.ini" else who / name
     before = path.read_text() if path.exists() else None
+    (who / "providers" / "_word.py").write_text('"""A word."""\n\nWORD = "second"\n')
     path.write_text(text)
     one.process.send_signal(signal.SIGHUP)
     assert one.wait_log("keeping the old version: ", LONG)
     assert words in one.log
-    assert asked_who(one)[1] == "old first"
-    path.unlink() if before is None else path.write_text(before + "\n")
+    assert asked_who(one)[1] == "old first first"
+    path.unlink() if before is None else path.write_text(before.replace("first", "second"))
     one.process.send_signal(signal.SIGHUP)
     assert one.wait_log("a new version answers", LONG)
-    assert asked_who(one)[1] == "old first"
+    assert asked_who(one)[1] == "old second second"
 
 
 def test_a_change_of_a_file_can_bring_a_new_version_up(house, who):
     one = house("[server]\nreload = yes\n", program=who / "llmproxy.py")
-    (who / "providers" / "_word.py").write_text('"""A word."""\n\nWORD = "second one"\n')
+    (who / "providers" / "_word.py").write_text('"""A word."""\n\nWORD = "second"\n')
     assert one.wait_log("a new version answers", LONG)
-    assert asked_who(one)[1] == "default second one"
+    assert asked_who(one)[1] == "default second second"
 
 
 # several processes
@@ -617,7 +639,7 @@ def test_a_change_of_a_file_can_bring_a_new_version_up(house, who):
 def test_a_worker_that_dies_is_replaced_by_one_of_the_newest_version(house, who):
     one = house(args=["--workers", "2"], program=who / "llmproxy.py")
     dead, words = asked_who(one)
-    assert (words, dead != one.process.pid) == ("default first", True)
+    assert (words, dead != one.process.pid) == ("default first first", True)
     one.config.write_text("[providers.who]\nword = changed\n")
     one.process.send_signal(signal.SIGHUP)
     assert until(lambda: one.log.count("a new version answers") == 2)
@@ -625,7 +647,7 @@ def test_a_worker_that_dies_is_replaced_by_one_of_the_newest_version(house, who)
     assert one.wait_log("another takes its place", LONG)
     assert until(lambda: one.log.count("a new version answers") == 3)
     asked = [asked_who(one) for _ in range(20)]
-    assert {words for _, words in asked} == {"changed first"}
+    assert {words for _, words in asked} == {"changed first first"}
     assert dead not in {pid for pid, _ in asked}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import socket
 import ssl
 import threading
@@ -113,6 +114,15 @@ def test_the_next_address_is_tried_when_one_is_deaf(monkeypatch, deaf):
         dialled(0, seconds=1).close()
 
 
+def test_each_address_has_its_share_of_the_time(monkeypatch):
+    shares = []
+    addresses(monkeypatch, 1, 2, 3)
+    monkeypatch.setattr(_connection, "_connect", lambda *given: shares.append(given[-1]) or errno.ETIMEDOUT)
+    with pytest.raises(UpstreamError):
+        dialled(0, seconds=30)
+    assert shares == [pytest.approx(share, abs=3) for share in (10, 15, 30)]
+
+
 def test_an_address_of_a_family_that_is_not_there_is_passed_over(monkeypatch):
     with Scripted(lambda connection: connection.recv(1)) as up:
         addresses(monkeypatch, up.port)
@@ -144,8 +154,10 @@ def test_an_answer_while_we_speak_ends_our_speech_and_is_kept():
 
     held = threading.Event()
     with talking_to(script) as connection:
+        begun = time.monotonic()
         assert not connection.send(BIG, Scope(), LONG)
         assert finished(connection.receive(Scope(), LONG))[0].startswith(b"HTTP/1.1 413")
+        assert time.monotonic() - begun < LONG / 2  # and not when the peer lost its patience
         held.set()
 
 
@@ -282,8 +294,10 @@ def test_an_answer_while_we_speak_is_kept_over_tls(trusting):
 
     held = threading.Event()
     with talking_to(script, trusting) as connection:
+        begun = time.monotonic()
         assert not connection.send(BIG, Scope(), LONG)
         assert finished(connection.receive(Scope(), LONG))[0].startswith(b"HTTP/1.1 413")
+        assert time.monotonic() - begun < LONG / 2  # and not when the peer lost its patience
         held.set()
 
 

@@ -3,25 +3,32 @@
 A page on any site can send requests to this machine, and without a preflight too (forms, images, text/plain).
 So a foreign Origin is refused by name, and so is a foreign Host: a name that an attacker's DNS has just made
 to mean this machine is a page's own origin, and its Host is then the only thing that tells.
+
+Browsers name the Origin of whatever is not GET or HEAD, and of what a script wants to read. The rest (images,
+links, frames) has none, but says `Sec-Fetch-Site` to an address of this machine, which no page can change.
 """
 
 from __future__ import annotations
 
 import ipaddress
 import re
-from typing import Any, ClassVar, List, Mapping, Optional
+from typing import Any, ClassVar, List, Mapping, Optional, Tuple
 
 from providers import Options, Provider
 
 from . import Handler, Plugin, Refusal, Request, Response
 
+#: spelled as browsers do: whatever differs is no browser's
 _OURS = re.compile(
     r"https?://(?:localhost|127\.0\.0\.1|\[::1\])(?::[0-9]{1,5})?"
     r"|(?:app|file|tauri|vscode-webview)://[A-Za-z0-9._-]*",
-    re.IGNORECASE | re.ASCII,
+    re.ASCII,
 )
 _LOOPBACK_HOST = re.compile(r"(?:localhost|127\.0\.0\.1|\[::1\])(?::[0-9]{1,5})?", re.IGNORECASE | re.ASCII)
-_HEADER = re.compile(r"[A-Za-z0-9-]{1,64}", re.ASCII)
+_PORT = re.compile(r":[0-9]{1,5}\Z", re.ASCII)
+_HEADER = re.compile(r"[a-z0-9!#$%&'+.^_`|~-]{1,64}", re.ASCII)  # a token, but not `*`
+_AN_ORIGIN = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*://[A-Za-z0-9._:\[\]-]*)/?", re.ASCII)
+_A_HOST = re.compile(r"(?:[a-z0-9._-]+|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?", re.ASCII)
 
 METHODS = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
 ALLOWED = ("content-type", "authorization")  # by name: `*` would not cover the second
@@ -38,68 +45,82 @@ class Cors(Plugin):
 
     def __init__(self, options: Mapping[str, Any], upstream: Provider) -> None:
         super().__init__(options, upstream)
-        self.origins = frozenset(origin.lower().rstrip("/") for origin in options["origins"])
-        self.hosts = frozenset(host.lower() for host in options["hosts"])
-        if "*" in self.origins:
-            raise ValueError("origins: name them one by one; * would let every page on the web ask")
+        self.origins = frozenset(name for text in options["origins"] for name in spellings(text))
+        self.hosts = frozenset(known_host(text) for text in options["hosts"])
 
     def handle(self, request: Request, inner: Handler) -> Response:
         self.check_host(request)
         origin = self.check_origin(request)
-        if request.method == "OPTIONS" and origin and "access-control-request-method" in request.fields:
+        if origin and request.method == "OPTIONS" and "access-control-request-method" in request.fields:
             return preflight(request, origin)
         response = inner(request)
-        response.headers.append(("Vary", "Origin"))
-        if origin:
-            response.headers += [("Access-Control-Allow-Origin", origin), ("Access-Control-Expose-Headers", EXPOSED)]
+        response.headers = told(response.headers, origin)
         return response
 
     def check_host(self, request: Request) -> None:
         """Refuse a name that is not ours, on an address that only this machine can reach."""
-        host = request.header("host")
+        host = request.header("host").lower()
         if not is_loopback(request.local) or _LOOPBACK_HOST.fullmatch(host):
             return
-        if re.sub(r":[0-9]{1,5}$", "", host.lower()) not in self.hosts:
-            raise Refusal(
-                421, "this is not the host you are looking for: see [plugins.cors] hosts", code="foreign_host"
-            )
+        if self.hosts.isdisjoint([host, _PORT.sub("", host)]):
+            raise refused(421, "this is not the host you are looking for: see [plugins.cors] hosts", "foreign_host")
 
     def check_origin(self, request: Request) -> Optional[str]:
         """Give the origin if it may ask, None if a client without one asks; refuse all others.
 
         What is public is served to anybody, but no foreign page can read it.
         """
-        lines = request.fields.all("origin")
-        if not lines:
-            if request.header("sec-fetch-site") == "cross-site" and not request.public:
-                raise foreign()
-            return None
-        if len(lines) == 1 and (_OURS.fullmatch(lines[0]) or lines[0].lower() in self.origins):
-            return lines[0]
-        if request.public and request.method in ("GET", "HEAD"):
-            return None
-        raise foreign()
+        origins = request.fields.all("origin")
+        if len(origins) == 1 and (_OURS.fullmatch(origins[0]) or origins[0] in self.origins):
+            return origins[0]
+        harmless = request.public and request.method in ("GET", "HEAD") and len(origins) < 2
+        if (origins or request.header("sec-fetch-site") == "cross-site") and not harmless:
+            raise refused(403, "this page may not ask here: see [plugins.cors] origins", "foreign_origin")
+        return None
+
+
+def spellings(text: str) -> List[str]:
+    """Give how a configured origin may be spelled: browsers lower the case of some, but not of an app's."""
+    origin = _AN_ORIGIN.fullmatch(text)
+    if not origin:
+        raise ValueError(f"origins: name them one by one, like https://chat.example.com, not {text!r}")
+    return [origin.group(1), origin.group(1).lower()]
+
+
+def known_host(text: str) -> str:
+    if not _A_HOST.fullmatch(text.lower()):
+        raise ValueError(f"hosts: name them one by one, like proxy.example.com, not {text!r}")
+    return text.lower()
 
 
 def is_loopback(address: str) -> bool:
     """Tell whether only this machine can reach an address; one that is not known is taken as such."""
     try:
-        ip = ipaddress.ip_address(address.partition("%")[0])
+        ip = ipaddress.ip_address(address)
     except ValueError:
         return True
     mapped = getattr(ip, "ipv4_mapped", None)
     return bool((mapped or ip).is_loopback)
 
 
-def foreign() -> Refusal:
-    told = "this page may not ask here: see [plugins.cors] origins"
-    return Refusal(403, told, {"Vary": "Origin"}, code="foreign_origin")
+def refused(status: int, message: str, code: str) -> Refusal:
+    return Refusal(status, message, {"Vary": "Origin"}, code=code)
+
+
+def told(headers: List[Tuple[str, str]], origin: Optional[str]) -> List[Tuple[str, str]]:
+    """Give an answer's headers with what a browser is to know; what others said of it is ours to say."""
+    kept = [(n, v) for n, v in headers if n.lower() != "vary" and not n.lower().startswith("access-control-")]
+    varies = [item.strip() for n, v in headers if n.lower() == "vary" for item in v.split(",")]
+    kept.append(("Vary", ", ".join([*(item for item in varies if item.lower() not in ("", "origin")), "Origin"])))
+    if origin:
+        kept += [("Access-Control-Allow-Origin", origin), ("Access-Control-Expose-Headers", EXPOSED)]
+    return kept
 
 
 def preflight(request: Request, origin: str) -> Response:
     """Grant what an allowed page asks leave for; never forwarded, and no token is needed."""
-    asked: List[str] = [name.strip(" \t") for name in request.header("access-control-request-headers").split(",")]
-    granted = [*ALLOWED, *(n.lower() for n in asked[:MOST_ASKED] if _HEADER.fullmatch(n) and n.lower() not in ALLOWED)]
+    asked = request.fields.listed("access-control-request-headers")[:MOST_ASKED]
+    granted = dict.fromkeys([*ALLOWED, *filter(_HEADER.fullmatch, asked)])
     headers = {
         "Access-Control-Allow-Origin": origin,
         "Access-Control-Allow-Methods": METHODS,

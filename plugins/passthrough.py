@@ -12,6 +12,8 @@ from . import Handler, Plugin, Request, Response
 
 #: what a client's own credentials are sent in: they are for us, and never travel on
 CREDENTIALS = ("authorization", "x-api-key", "x-goog-api-key", "api-key", "cookie")
+#: what a browser says of the page that asks: that is judged here, and an upstream would refuse pages we allow
+PAGE = ("origin", "referer", "sec-fetch-dest", "sec-fetch-mode", "sec-fetch-site", "sec-fetch-user")
 #: what is said anew for the upstream's connection
 REFRAMED = ("host", "content-length")
 
@@ -41,16 +43,21 @@ class Passthrough(Plugin):
         return self.relayed(request, f"/{self.v1}{request.target}")
 
     def relayed(self, request: Request, target: str) -> Response:
-        """Send the request on and give the answer as it comes, whatever its status."""
-        fields = end_to_end(request.fields, (*CREDENTIALS, *REFRAMED))
+        """Send the request on and give the answer as it comes, whatever its status.
+
+        One that breaks off before a byte of its body has come can still be told as trouble.
+        """
+        fields = end_to_end(request.fields, (*CREDENTIALS, *PAGE, *REFRAMED))
         exchange = self.upstream.relay(request.method, target, fields, request.body(), request.scope)
         try:
             for _ in exchange.head():
                 pass
+            blocks = exchange.blocks()
+            first = next(blocks, b"")
         except BaseException:
             exchange.close()
             raise
-        return Response(exchange.status, kept(end_to_end(exchange.fields)), flowing(exchange))
+        return Response(exchange.status, kept(end_to_end(exchange.fields)), flowing(exchange, first, blocks))
 
 
 def kept(fields: Iterable[Tuple[str, str]]) -> List[Tuple[str, str]]:
@@ -58,6 +65,7 @@ def kept(fields: Iterable[Tuple[str, str]]) -> List[Tuple[str, str]]:
     return [(name, value) for name, value in fields if not name.lower().startswith("access-control-")]
 
 
-def flowing(exchange: Any) -> Generator[bytes, None, None]:
-    with closing(exchange), closing(exchange.blocks()) as blocks:
+def flowing(exchange: Any, first: bytes, blocks: Generator[bytes, None, None]) -> Generator[bytes, None, None]:
+    with closing(exchange), closing(blocks):
+        yield first
         yield from blocks

@@ -58,7 +58,10 @@ def ndjson(blocks: Iterable[bytes]) -> Generator[JSON, None, None]:
 
 
 def _text(blocks: Iterable[bytes], ends: str = "") -> Iterator[str]:
-    """Decode UTF-8 over the borders of blocks; a piece never ends on one of `ends`, which may be half a line end."""
+    """Decode UTF-8 over the borders of blocks; a piece never ends on one of `ends`, which may be half a line end.
+
+    What stands before a letter that is none is given first: where a block was cut must not matter.
+    """
     decode = codecs.getincrementaldecoder("utf-8")().decode
     held = ""
     try:
@@ -73,7 +76,8 @@ def _text(blocks: Iterable[bytes], ends: str = "") -> Iterator[str]:
             if piece:
                 yield piece
         decode(b"", True)  # a letter cut short is an error
-    except UnicodeDecodeError:
+    except UnicodeDecodeError as error:
+        yield from filter(None, [held + error.object[: error.start].decode()])
         raise UpstreamError(502, "the upstream's stream is not UTF-8", code="provider_error") from None
 
 

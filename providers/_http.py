@@ -43,6 +43,10 @@ HOP_BY_HOP = frozenset(
 )
 
 
+#: fields without which a body means something else: no Connection keeps these from travelling on
+MEANING = frozenset({"content-encoding", "content-type"})
+
+
 class BadMessage(ValueError):  # noqa: N818  (the message is bad, not the program)
     """A message that breaks the rules; `status` is what a server answers to it."""
 
@@ -107,16 +111,20 @@ def head_end(data: bytes) -> int:
     Raises BadMessage for a line that does not end in CRLF and for a head that is too large.
     """
     end = data.find(b"\r\n\r\n", 0, LARGEST_HEAD)
+    if end < 0 and _has_lone_end(data):
+        raise BadMessage("a line of the head does not end in CRLF")
+    if _is_long(data, data.find(b"\r\n")):
+        raise BadMessage("the first line is too long", 414)
     if end >= 0:
         return end + 4
-    if _has_lone_end(data):
-        raise BadMessage("a line of the head does not end in CRLF")
-    line = data.find(b"\r\n")
-    if line < 0 and len(data) > LONGEST_LINE:
-        raise BadMessage("the first line is too long", 414)
     if len(data) >= LARGEST_HEAD:
         raise BadMessage("the head is too large", 431)
     return 0
+
+
+def _is_long(data: Union[bytes, bytearray], end: int) -> bool:
+    """Tell whether a line of `data` is too long that ends at `end`; -1: not yet, but its CR may be there."""
+    return (end if end >= 0 else len(data) - 1) > LONGEST_LINE
 
 
 def _has_lone_end(data: Union[bytes, bytearray]) -> bool:
@@ -180,15 +188,15 @@ def request_length(head: RequestHead) -> int:
 
 
 def response_length(method: str, head: ResponseHead) -> int:
-    """Give the length of an answer's body, CHUNKED or UNTIL_CLOSE; raises BadMessage."""
-    if method == "HEAD" or head.status in (204, 304):
-        return 0
+    """Give the length of an answer's body, CHUNKED or UNTIL_CLOSE; raises BadMessage, also for one without a body."""
+    bodiless = method == "HEAD" or head.status in (204, 304)
     codings, lengths = head.fields.all("transfer-encoding"), head.fields.all("content-length")
     if codings:
         if lengths or len(codings) != 1 or codings[0].lower() != "chunked":
             raise BadMessage("the Transfer-Encoding is not chunked alone")
-        return CHUNKED
-    return _length(lengths) if lengths else UNTIL_CLOSE
+        return 0 if bodiless else CHUNKED
+    length = _length(lengths) if lengths else UNTIL_CLOSE
+    return 0 if bodiless else length
 
 
 def _length(values: Sequence[str]) -> int:
@@ -204,7 +212,7 @@ def stays_open(minor: int, fields: Fields) -> bool:
 
 def end_to_end(fields: Fields, also: Iterable[str] = ()) -> Pairs:
     """Give the fields that travel on: neither hop-by-hop, nor named by Connection, nor in `also`."""
-    dropped = HOP_BY_HOP.union(fields.listed("connection"), also)
+    dropped = HOP_BY_HOP.union(also, set(fields.listed("connection")) - MEANING)
     return [(name, value) for name, value in fields.pairs if name.lower() not in dropped]
 
 
@@ -245,9 +253,9 @@ class Dechunker:
     def _line(self) -> Optional[bytes]:
         """Take one CRLF-ended line off; None while it is not all there."""
         end = self._buffer.find(b"\r\n")
+        if _is_long(self._buffer, end) or (end < 0 and _has_lone_end(self._buffer)):
+            raise BadMessage("a line of the chunked body is malformed")
         if end < 0:
-            if len(self._buffer) > LONGEST_LINE or _has_lone_end(self._buffer):
-                raise BadMessage("a line of the chunked body is malformed")
             return None
         return self._take(end + 2)[:-2]
 

@@ -310,7 +310,7 @@ ROUNDS = [
     [("clock", {"zone": "CET"})],
     [("getWeather", {"city": "Basel"}), ("getWeather", {"city": "Genf"}), ("ping", {})],
 ]
-WISHES = " then ".join("please think and " + " and ".join(wish(*call) for call in calls) for calls in ROUNDS)
+WISHES = " then ".join("please think and redact and " + " and ".join(wish(*call) for call in calls) for calls in ROUNDS)
 
 
 @every_remote
@@ -475,6 +475,7 @@ def test_trouble_has_its_class_and_only_what_passes_is_tried_again(failures, col
     error = answer.json["error"]
     assert (answer.status, error["type"], error["code"]) == TROUBLES[status]
     assert error["provider"] == MODELS[column].partition("/")[0]
+    assert ("the proxy's own key" in error["message"]) == (status == 401)
     assert "house" not in answer.text, "that is our key"
     assert answer.headers.get("retry-after") == (WAITS.get(column) if status == 429 else None)
     assert asked == times_asked(column, status)

@@ -309,6 +309,15 @@ def test_a_body_that_was_cut_never_looks_whole(passing, framing, version):
         response.close()
 
 
+@pytest.mark.parametrize("raw", [b"Content-Length: 10\r\n\r\n", b"Transfer-Encoding: chunked\r\n\r\n5;\x00\r\nhello"])
+def test_a_body_that_breaks_off_before_its_first_byte_is_a_502(passing, upstream, raw):
+    got = Got(passing(upstream(Reply(raw=OK + raw)).url), "GET", "/up/a")
+    if got.status == 200:  # its end came a moment after its head, too late for another status
+        assert (got.body, got.whole) == (b"", False)
+    else:
+        assert (got.status, got.error["code"], got.whole) == (502, "stream_truncated", True)
+
+
 # trouble
 
 
@@ -461,3 +470,12 @@ def test_v1_is_lm_studios_or_anothers(upstream):
 def test_v1_of_nobody_is_refused_by_name():
     with pytest.raises(ValueError, match="no provider 'nobody'; there are ollama"):
         plugin(Relaying("ollama", "http://h"), v1="nobody")
+
+
+def test_what_a_browser_says_of_its_page_stays_here(house, upstream):
+    up = upstream(Reply(200, {}, b"{}"))
+    page = {"Origin": "http://localhost:5173", "Referer": "http://localhost:5173/chat", "Sec-Fetch-Site": "same-site"}
+    proxy = house(f"[providers.ollama]\nbase_url = {up.url}")
+    assert proxy.ask("GET", "/ollama/api/tags", headers={**page, "X-Mine": "1"}).status == 200
+    assert up.asked[0].headers["x-mine"] == "1"
+    assert not {name.lower() for name in page} & up.asked[0].headers.keys()

@@ -114,6 +114,18 @@ def test_what_is_not_utf8_is_the_upstreams_fault(reader, data):
     assert (caught.value.status, caught.value.code) == (502, "provider_error")
 
 
+@pytest.mark.parametrize("size", [1, 2, 1000])
+def test_what_came_before_a_letter_that_is_none_is_given_wherever_it_is_cut(size):
+    data = b'data: {"a":1}\r\rdata: [DONE]\n\n\xff'
+    for reader, told in ((sse, data[:15]), (ndjson, b'{"a":1}\n')):
+        wire = told + b"\xff"
+        events = reader(iter([wire[at : at + size] for at in range(0, len(wire), size)]))
+        assert next(events) == {"a": 1}
+        with pytest.raises(UpstreamError, match="not UTF-8"):
+            next(events)
+    assert list(sse(iter([data[at : at + size] for at in range(0, len(data), size)]))) == [{"a": 1}]
+
+
 @pytest.mark.parametrize("reader", [sse, ndjson])
 def test_an_endless_event_is_given_up(reader, monkeypatch):
     monkeypatch.setattr(_events, "LARGEST", 100)

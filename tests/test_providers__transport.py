@@ -306,6 +306,20 @@ def test_a_connection_that_is_out_of_step_is_not_used_again(door, upstream, repl
     assert up.accepted == 2
 
 
+@pytest.mark.parametrize(
+    "framing", [b"Content-Length: 1\r\n\r\nx", b"Transfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n\r\n"]
+)
+def test_a_second_answer_nobody_asked_for_ends_the_connection(door, framing):
+    def script(peer):
+        while read_head(peer):
+            peer.sendall(OK + framing + OK + b"Content-Length: 6\r\n\r\npoison")
+
+    with Scripted(script) as up:
+        asking = door(up.url)
+        assert relayed(asking)[2] == relayed(asking)[2] == b"x"
+        assert up.accepted == 2
+
+
 def test_an_answer_not_read_to_its_end_closes_its_connection(door, upstream):
     up = upstream(Reply(body=b"x" * 3_000_000))
     asking = door(up.url)
@@ -518,9 +532,11 @@ def test_an_early_refusal_is_heard_while_the_body_is_still_sent(door):
     answered = threading.Event()
     with Scripted(script) as up:
         asking = door(up.url)
+        begun = time.monotonic()
         for _ in range(2):
             status, _, body = relayed(asking, "POST", "/", (), b"x" * 12_000_000)
             assert (status, body) == (413, b"much")
+        assert time.monotonic() - begun < LONG / 2
         assert up.accepted == 2  # a connection that has not heard all is out of step
         answered.set()
 
@@ -679,7 +695,8 @@ def test_a_client_that_leaves_ends_the_question(door, upstream, reply):
     up = upstream(reply)
     ours, theirs = socket.socketpair()
     with ours:
-        threading.Timer(0.05, theirs.close).start()
+        leaver = threading.Thread(target=lambda: up.wait_asked() and (time.sleep(0.05), theirs.close()))
+        leaver.start()
         scope = Scope(ours)
         with pytest.raises(Gone):
             door(up.url, retries=2).ask("POST", "/x", scope, {})
@@ -688,6 +705,7 @@ def test_a_client_that_leaves_ends_the_question(door, upstream, reply):
         assert up.gone[0] - left < 1
         assert scope.left
         assert len(up.asked) == 1
+        leaver.join()
 
 
 def test_a_client_that_leaves_between_two_attempts_ends_the_question(door, upstream):

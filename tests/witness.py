@@ -128,7 +128,6 @@ def spells_json(value: Any) -> bool:
 
 
 NUMBER = fits(lambda value: isinstance(value, int) and value >= 0, "a number")
-NONE = fits(lambda value: value is None, "null")
 ID = fits(lambda value: isinstance(value, str) and value, "an id")
 FINISH = one_of("stop length tool_calls content_filter")
 DETAIL = record(
@@ -167,8 +166,13 @@ WHOLE = record(
 )
 BEGUN = typed({"index": NUMBER, "id": ID, "function": record({"name": ID, "arguments": TEXT})})
 GOING_ON = record({"index": NUMBER, "function": record({"arguments": ID})})
-FRAGMENT: Rule = lambda value, at: (BEGUN if "id" in value else GOING_ON)(value, at)  # noqa: E731
-DELTA = record({}, {**SAID, "role": one_of("assistant"), "content": maybe(TEXT), "tool_calls": each(FRAGMENT)})
+
+
+def _fragment(value: Any, at: str) -> None:
+    (BEGUN if "id" in value else GOING_ON)(value, at)
+
+
+DELTA = record({}, {**SAID, "role": one_of("assistant"), "content": maybe(TEXT), "tool_calls": each(_fragment)})
 CHUNK = record(
     {
         **HEAD,

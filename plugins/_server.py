@@ -14,7 +14,6 @@ import contextlib
 import json
 import logging
 import os
-import queue
 import re
 import selectors
 import socket
@@ -194,14 +193,15 @@ class Handler(BaseHTTPRequestHandler):
 
     def _answer_one(self) -> bool:
         """Read one request and answer it; False when the connection cannot go on."""
+        method = ""
         try:
             end = _http.head_end(self.ahead)
             head = _http.request_head(self.ahead[:end])
-            self.ahead = self.ahead[end:]
+            method, self.ahead = head.method, self.ahead[end:]
             target, fields = _addressed(head)
             length = _http.request_length(head)
         except _http.BadMessage as error:
-            self.send_all(self.last_words(Refusal(error.status, str(error), code="bad_request")))
+            self.send_all(self.last_words(Refusal(error.status, str(error), code="bad_request"), method))
             return False
         expected = head.minor > 0 and "100-continue" in fields.listed("expect")
         body = Body(self, length, expected=expected)
@@ -272,11 +272,12 @@ class Handler(BaseHTTPRequestHandler):
             lines.append("Connection: close")
         return "\r\n".join([*lines, "\r\n"]).encode("latin-1")
 
-    def last_words(self, refusal: Refusal) -> bytes:
-        """Give the whole answer to what is not even a request."""
+    def last_words(self, refusal: Refusal, method: str = "") -> bytes:
+        """Give the whole answer to what is not even a request; to a HEAD its head."""
         body = json.dumps(refusal.document(), separators=(",", ":")).encode()
         more = {"Content-Type": "application/json", "Content-Length": str(len(body)), "x-request-id": _new_id()}
-        return self._head(Response(refusal.status, {**refusal.headers, **more}), set(), keep=False) + body
+        head = self._head(Response(refusal.status, {**refusal.headers, **more}), set(), keep=False)
+        return head if method == "HEAD" else head + body
 
     def _send_blocks(
         self, head: bytes, blocks: Iterator[bytes], framed: Callable[[bytes], bytes], request: Request
@@ -406,22 +407,23 @@ class Crew:
 
     def __init__(self, most: int) -> None:
         self._most = most
-        self._lock = threading.Lock()
-        self._jobs: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
-        self._idle = 0
+        self._stirred = threading.Condition()  # SimpleQueue's timeout can fail to end when there are two who wait
+        self._jobs: Deque[Callable[[], None]] = collections.deque()
+        self._idle = 0  # and no job waits for them
         self._all = 0
 
     @property
     def busy(self) -> int:
-        with self._lock:
+        with self._stirred:
             return self._all - self._idle
 
     def take(self, job: Callable[[], None]) -> bool:
         """Have a job done; False when every hand is full."""
-        with self._lock:
+        with self._stirred:
             if self._idle:
                 self._idle -= 1
-                self._jobs.put(job)
+                self._jobs.append(job)
+                self._stirred.notify()
                 return True
             if self._all >= self._most:
                 return False
@@ -429,30 +431,25 @@ class Crew:
         try:
             threading.Thread(target=self._work, args=(job,), daemon=True).start()
         except RuntimeError:  # the system has no more threads for us
-            with self._lock:
+            with self._stirred:
                 self._all -= 1
             return False
         return True
 
-    def _work(self, job: Callable[[], None]) -> None:
-        while True:
+    def _work(self, job: Optional[Callable[[], None]]) -> None:
+        while job is not None:
             job()
-            with self._lock:
-                self._idle += 1
-            next_job = self._next()
-            if next_job is None:
-                return
-            job = next_job
+            job = self._next()
 
     def _next(self) -> Optional[Callable[[], None]]:
-        while True:
-            with contextlib.suppress(queue.Empty):
-                return self._jobs.get(timeout=self.REST)
-            with self._lock:
-                if self._idle:  # else a job is on its way to us
-                    self._idle -= 1
-                    self._all -= 1
-                    return None
+        """Wait for a job; None when there was none for long enough."""
+        with self._stirred:
+            self._idle += 1
+            if self._stirred.wait_for(lambda: self._jobs, self.REST):
+                return self._jobs.popleft()
+            self._idle -= 1
+            self._all -= 1
+            return None
 
 
 class Server(ThreadingHTTPServer):

@@ -337,6 +337,13 @@ def test_what_breaks_the_rules_is_refused_and_nothing_behind_it_is_served(serve,
     assert served == []
 
 
+def test_a_refused_head_gets_no_body(serve):
+    client = serve()().say(b"HEAD /../a HTTP/1.1\r\nHost: x\r\n\r\n")
+    status, headers, _ = client.answer("HEAD")
+    assert (status, headers["connection"]) == (400, "close")
+    assert client.ended()
+
+
 def test_a_head_of_blanks_does_not_stop_the_house(serve):
     open_ = serve()
     begun = time.monotonic()

@@ -24,7 +24,7 @@ from pathlib import Path
 from types import FrameType, ModuleType
 from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Type, cast
 
-from plugins import VERSION, Handler, Plugin, Refusal, Request, Response
+from plugins import VERSION, Finding, Handler, Plugin, Refusal, Request, Response
 from plugins._server import Server
 from plugins._settings import Classes, Settings, SettingsError, nearest, words_of
 from providers import Gone, Provider, Trouble
@@ -222,6 +222,10 @@ class Proxy:
                 plugin.follow(before[type(plugin).__module__])
         return self
 
+    def start(self, *, guarded: bool) -> None:
+        for plugin in self.plugins:
+            plugin.start(guarded=guarded)
+
     def close(self) -> None:
         for plugin in self.plugins:
             plugin.close()
@@ -267,9 +271,8 @@ def brought_up(argv: List[str]) -> Proxy:
 def serve(proxy: Proxy) -> int:
     """Serve until SIGTERM or Ctrl-C."""
     server_options = proxy.settings.of("server")
-    refuse_strangers(proxy, server_options)
-    host, port = server_options["host"], server_options["port"]
     house = House(proxy)
+    host, port = server_options["host"], server_options["port"]
     try:
         server = Server((host, port), server_options, house.respond)
     except ValueError as error:
@@ -305,6 +308,7 @@ def work(server: Server, house: House, announce: Callable[[], None], parent: int
     listen_to({"SIGTERM": stop, "SIGINT": signal.SIG_IGN if parent else stop, "SIGHUP": renew})
     signal.set_wakeup_fd(server.bells()[1].fileno(), warn_on_full_buffer=False)  # one may come to any of the threads
     server.on_tick = look_around
+    house.start()
     announce()
     with server:
         server.serve_forever()
@@ -322,16 +326,19 @@ def listen_to(handlers: Mapping[str, Any]) -> None:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
 
 
-def refuse_strangers(proxy: Proxy, options: Dict[str, Any]) -> None:
-    """Stop the start on an address that others can reach when nothing asks who they are."""
+def admit(proxy: Proxy, host: str) -> bool:
+    """Tell whether only those can ask who are on this machine, or whom something asks who they are.
+
+    Raises SettingsError for an address that strangers can reach, unless that is meant.
+    """
     try:
-        loopback = ipaddress.ip_address(options["host"]).is_loopback
+        loopback = ipaddress.ip_address(host).is_loopback
     except ValueError:
-        loopback = options["host"] == "localhost"
-    if not loopback and not options["allow_open"] and not any(plugin.authenticates for plugin in proxy.plugins):
-        raise SettingsError(
-            f"{options['host']} can be reached by others: use --enable-auth, or --allow-open if you mean it"
-        )
+        loopback = host == "localhost"
+    guarded = loopback or any(plugin.authenticates for plugin in proxy.plugins)
+    if not guarded and not proxy.settings.of("server")["allow_open"]:
+        raise SettingsError(f"{host} can be reached by others: use --enable-auth, or --allow-open if you mean it")
+    return guarded
 
 
 class House:
@@ -339,8 +346,13 @@ class House:
 
     def __init__(self, proxy: Proxy) -> None:
         self.proxy = proxy
+        self._host: str = proxy.settings.of("server")["host"]  # that of the socket, whatever a reload says
+        self._guarded = admit(proxy, self._host)
         self._wanted = False
         self._seen = self._stamps()
+
+    def start(self) -> None:
+        self.proxy.start(guarded=self._guarded)
 
     def respond(self, request: Request) -> Response:
         return self.proxy.respond(request)
@@ -357,12 +369,14 @@ class House:
         undo = forget_modules()
         try:
             new = brought_up(sys.argv[1:])
+            self._guarded = admit(new, self._host)
         except Exception as error:  # noqa: BLE001  (whatever is wrong with the new one, the old one is here)
             undo()
             told = error if isinstance(error, SettingsError) else located(error, HERE)
             log.error("keeping the old version: %s", told)  # noqa: TRY400  (one line says it all)
             return
         old, self.proxy = self.proxy, new.following(self.proxy)
+        self.start()
         old.close()
         log.info("a new version answers")
 
@@ -448,14 +462,16 @@ def print_config(proxy: Proxy) -> int:
 def doctor(proxy: Proxy) -> int:
     """Print what is in order here and what is not, each with its remedy; 1 when something asked for is broken."""
     findings = [*checked_machine(), *checked_providers(proxy)]
+    for plugin in proxy.plugins:
+        findings += plugin.checks()
     for good, what, remedy in findings:
         mark = {True: "ok  ", False: "FAIL", None: "-   "}[good]
         print(f"{mark}  {what}" if good or not remedy else f"{mark}  {what}: {remedy}")
     return 1 if any(good is False for good, _, _ in findings) else 0
 
 
-def checked_machine() -> Iterator[Any]:
-    """Look at Python, TLS and the proxy variables: (good, what, remedy), None for what is merely not there."""
+def checked_machine() -> Iterator[Finding]:
+    """Look at Python, TLS and the proxy variables."""
     version = ".".join(map(str, sys.version_info[:3]))
     yield sys.version_info >= (3, 9), f"Python {version}", "3.9 or later is needed"
     try:
@@ -471,7 +487,7 @@ def checked_machine() -> Iterator[Any]:
             yield True, f"{name} is set", ""
 
 
-def checked_providers(proxy: Proxy) -> Iterator[Any]:
+def checked_providers(proxy: Proxy) -> Iterator[Finding]:
     """Ask each provider for its models. What was set for it and fails is broken; what was not is merely absent."""
     for name, provider in proxy.upstream.providers.items():
         asked_for = any(value.rank for value in proxy.settings.sections[f"providers.{name}"].values())

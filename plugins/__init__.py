@@ -106,6 +106,8 @@ class Refusal(Trouble):
     """We say no: `Refusal(429, "slow down", {"Retry-After": "3"})`."""
 
 
+#: what `doctor` tells: is it good (None: it is merely not there), what was looked at, the remedy
+Finding = Tuple[Optional[bool], str, str]
 #: name -> what runs it, given the plugin's options and the rest of the command line; gives the exit code
 Commands = Mapping[str, Callable[[Mapping[str, Any], List[str]], int]]
 Handler = Callable[[Request], Response]
@@ -147,6 +149,16 @@ class Plugin:
 
     def follow(self, before: Plugin) -> None:
         """Take over from the same plugin of the version before, which a reload puts aside."""
+
+    def start(self, *, guarded: bool) -> None:
+        """Begin what needs a thread or a process; called once in each process that serves, never by other commands.
+
+        `guarded` tells that only those can ask who are on this machine or whom something asks who they are.
+        """
+
+    def checks(self) -> Iterable[Finding]:
+        """Look at what this needs here, for `doctor`."""
+        return ()
 
     def close(self) -> None:
         """Let go of what is held open."""

@@ -281,8 +281,8 @@ def clean_environment(home: Path) -> Dict[str, str]:
 def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., House]]:
     """Give a maker of houses: `house(ini_text, env={}, args=[])`, or with another copy's `program`.
 
-    They have no rate limit unless `ini_text` speaks of it: tests ask more than one client should. At the
-    end each exits with 0 on SIGTERM, and no log holds a traceback.
+    They have no rate limit and no /execute unless `ini_text` speaks of it: tests ask more than one client
+    should, and a sandbox takes a while to start. At the end each exits with 0 on SIGTERM, and no log holds a traceback.
     """
     built: List[House] = []
 
@@ -292,8 +292,9 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Ho
         args: Iterable[str] = (),
         program: Path = ROOT / "llmproxy.py",
     ) -> House:
-        if "rate_limit" not in ini_text:
-            ini_text += "\n[plugins.rate_limit]\nenabled = no\n"
+        for plugin in ("rate_limit", "execute"):
+            if plugin not in ini_text and (ROOT / "plugins" / f"{plugin}.py").exists():
+                ini_text += f"\n[plugins.{plugin}]\nenabled = no\n"
         built.append(House(tmp_path_factory.mktemp("house"), ini_text, env or {}, args, program))
         return built[-1]
 

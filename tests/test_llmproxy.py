@@ -405,6 +405,41 @@ def test_a_bug_of_a_plugin_is_a_bare_500_and_logged_with_its_id(house, copy):
     assert one.ask("GET", "/health").status == 200
 
 
+STARTER = '''"""Tells when it was started, and finds something."""
+
+import os
+
+from . import Plugin, Response
+
+
+class Starter(Plugin):
+    started = "never"
+
+    def start(self, *, guarded):
+        self.started = f"{os.getpid()} {guarded}"
+
+    def routes(self):
+        return {"GET /starter": lambda request: Response.of(self.started)}
+
+    def checks(self):
+        return [(False, "the moon", "wait for it")]
+'''
+
+
+def test_a_plugin_is_started_in_each_process_that_serves_and_told_who_can_ask(house, run, copy):
+    (copy / "plugins" / "starter.py").write_text(STARTER)
+    one = house(program=copy / "llmproxy.py")
+    assert one.ask("GET", "/starter").json == f"{one.process.pid} True"
+    one.process.send_signal(signal.SIGHUP)
+    assert one.wait_log("a new version answers", LONG)
+    assert one.ask("GET", "/starter").json == f"{one.process.pid} True"
+    two = house(args=["--workers", "2", "--host", "0.0.0.0", "--allow-open"], program=copy / "llmproxy.py")
+    worker, guarded = two.ask("GET", "/starter").json.split()
+    assert (int(worker) != two.process.pid, guarded) == (True, "False")
+    code, said = run("doctor", program=copy / "llmproxy.py")
+    assert (code, "FAIL  the moon: wait for it" in said) == (1, True)
+
+
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_client_that_leaves_frees_the_upstream_within_a_second(house, upstream, stream):
     silent = Reply(wait=LONG)
@@ -623,6 +658,17 @@ def test_a_new_version_that_is_broken_leaves_the_old_one(house, who, name, text,
     one.process.send_signal(signal.SIGHUP)
     assert one.wait_log("a new version answers", LONG)
     assert asked_who(one)[1] == "old second second"
+
+
+@POSIX
+def test_a_new_version_cannot_open_the_door_to_strangers(house):
+    secret = "a secret that is longer than thirty-two bytes"
+    guarded = f"[server]\nhost = 0.0.0.0\n[plugins.auth]\nenabled = {{}}\nsecret = {secret}\n"
+    one = house(guarded.format("yes"))
+    one.config.write_text(guarded.format("no").replace("0.0.0.0", "127.0.0.1"))  # the socket stays where it is
+    one.process.send_signal(signal.SIGHUP)
+    assert one.wait_log("keeping the old version: 0.0.0.0 can be reached by others", LONG)
+    assert one.ask("POST", "/llm", {}).status == 401
 
 
 def test_a_change_of_a_file_can_bring_a_new_version_up(house, who):

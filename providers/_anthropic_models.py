@@ -87,7 +87,7 @@ def listed(item: JSON) -> Model:
     """Tell by its entry in the list what a model can do; by its name what the entry does not tell."""
     guess = named(str(item.get("id") or ""))
     told = item.get("capabilities") or {}
-    most = item.get("max_tokens") or guess.most
+    most = int(item.get("max_tokens") or 0) or guess.most
     if not told.get("thinking"):
         return guess._replace(most=most)
     types = frozenset(_supported(told["thinking"].get("types")))
@@ -101,14 +101,28 @@ def _supported(told: Optional[JSON]) -> List[str]:
     return [name for name, it in (told or {}).items() if isinstance(it, dict) and it.get("supported")]
 
 
+def models_of(page: JSON) -> List[JSON]:
+    """Translate a page of the list; what is retired cannot be asked for."""
+    return [model_of(item) for item in page.get("data") or () if item.get("lifecycle") != "retired"]
+
+
 def model_of(item: JSON) -> JSON:
-    """Translate one entry of the list."""
     return {
         "id": str(item.get("id") or ""),
         "object": "model",
         "created": _seconds(str(item.get("created_at") or "")),
         "owned_by": "anthropic",
     }
+
+
+def abilities(page: JSON) -> Dict[str, Model]:
+    """Tell what each model of a page of the list can do, by its id, and by its id without the date."""
+    found: Dict[str, Model] = {}
+    for item in page.get("data") or ():
+        id_, model = str(item.get("id")), listed(item)
+        found[id_] = model
+        found.setdefault(_DATED.sub("", id_), model)
+    return found
 
 
 def _seconds(time_: str) -> int:
@@ -118,13 +132,17 @@ def _seconds(time_: str) -> int:
         return 0
 
 
-class Catalogue:
-    """What the models can do, as `ask(scope)` lists them; it is asked once an hour, and only when it matters.
+Ask = Callable[[Scope, Callable[[JSON], Dict[str, Model]]], Iterable[Dict[str, Model]]]
 
-    While the list cannot be had, names have to do: it is asked for again after a minute.
+
+class Catalogue:
+    """What the models can do, as `ask(scope, abilities)` tells page by page of the list.
+
+    It is asked once an hour, and only when it matters. While the list cannot be had, names have to do: it
+    is asked for again after a minute.
     """
 
-    def __init__(self, ask: Callable[[Scope], Iterable[JSON]], clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, ask: Ask, clock: Callable[[], float] = time.monotonic) -> None:
         self._ask = ask
         self._clock = clock
         self._lock = threading.Lock()
@@ -143,10 +161,8 @@ class Catalogue:
     def _learn(self, scope: Scope) -> None:
         models: Dict[str, Model] = {}
         try:
-            for item in self._ask(scope):
-                model = listed(item)
-                models[str(item.get("id"))] = model
-                models.setdefault(_DATED.sub("", str(item.get("id"))), model)
+            for page in self._ask(scope, abilities):
+                models = {**page, **models}
         except UpstreamError:
             pass  # the names have to do
         with self._lock:

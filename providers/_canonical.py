@@ -14,6 +14,7 @@ import json
 import os
 import re
 import time
+from array import array
 from typing import Any, Dict, Iterable, Iterator, List, Mapping, NamedTuple, Optional, Tuple
 
 from . import JSON, UpstreamError, Warn, _json
@@ -24,6 +25,7 @@ EXTENSIONS = frozenset(
 )
 
 _DATA_URL = re.compile(r"data:([A-Za-z0-9.+-]+/[A-Za-z0-9.+-]+)?((?:;[^;,]*)*?)(;base64)?,", re.ASCII)
+_SECONDS = re.compile(r"-?[0-9]{1,9}(?:\.[0-9]{1,9})?")
 _SAFE_ID = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
 
 
@@ -287,6 +289,13 @@ def dumped(value: Any) -> str:
     return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
 
 
+def floats(told: Any) -> List[float]:
+    """Give a vector; TypeError for what is no list of numbers, OverflowError for numbers that no float can be."""
+    if not isinstance(told, list):
+        raise TypeError("a vector is a list")
+    return array("d", told).tolist()
+
+
 def vectors(vectors_: Iterable[List[float]], model: str, tokens: int) -> JSON:
     """Put an embeddings list together. `model` is `provider/model`."""
     data = [{"object": "embedding", "index": at, "embedding": vector} for at, vector in enumerate(vectors_)]
@@ -318,12 +327,10 @@ def batches(items: List[Any], size: int) -> Iterator[List[Any]]:
 
 def retry_after(headers: Mapping[str, str]) -> Optional[float]:
     """Give the seconds an upstream asks to wait (`retry-after-ms`, else `retry-after`); None if it does not say."""
-    try:
-        if headers.get("retry-after-ms"):
-            return max(0.0, float(headers["retry-after-ms"]) / 1000)
-        return max(0.0, float(headers["retry-after"])) if headers.get("retry-after") else None
-    except ValueError:
-        return None  # an HTTP date: nobody sends one here
+    for name, unit in (("retry-after-ms", 1000), ("retry-after", 1)):
+        if _SECONDS.fullmatch(headers.get(name, "")):  # no date: nobody sends one here; and not for ever
+            return max(0.0, float(headers[name]) / unit)
+    return None
 
 
 #: upstream status -> our status, type, code; what is not listed passes with its own status

@@ -6,6 +6,7 @@ The blocks are cut anywhere; an empty block is a pause and comes out as an empty
 from __future__ import annotations
 
 import codecs
+from contextlib import contextmanager
 from typing import Generator, Iterable, Iterator, List
 
 from . import JSON, PAUSE, UpstreamError, _json
@@ -55,6 +56,18 @@ def ndjson(blocks: Iterable[bytes]) -> Generator[JSON, None, None]:
                 yield _parsed(line)
     if text.strip():
         yield _parsed(text)
+
+
+@contextmanager
+def handing_back(events: Generator[JSON, None, None]) -> Iterator[Generator[JSON, None, None]]:
+    """Close events at the end; who stumbles over one of them in this block does so where it came from."""
+    try:
+        yield events
+    except Exception as error:
+        events.throw(error)
+        raise
+    finally:
+        events.close()
 
 
 def _text(blocks: Iterable[bytes], ends: str = "") -> Iterator[str]:

@@ -7,10 +7,10 @@ take several requests (`CONTINUATION`); whoever reads it sees one.
 from __future__ import annotations
 
 import re
-from contextlib import closing
 from typing import Any, Callable, Dict, Generator, Iterable, Iterator, List, Mapping, Optional
 
 from . import JSON, PAUSE, Parts, UpstreamError, _canonical
+from ._events import handing_back
 from ._gemini_contents import bare
 
 Events = Generator[JSON, None, None]
@@ -62,7 +62,7 @@ def continued(ask: Callable[[str], Events], most: int = CONTINUATIONS) -> Events
     spent: JSON = {}
     for left in range(most, -1, -1):
         asked, token, usage, ends = token, "", spent, False
-        with closing(ask(asked)) as events:
+        with handing_back(ask(asked)) as events:
             for event in events:
                 token = _token(event) or token
                 ends = ends or _finish(event) == "CONTINUATION"
@@ -190,7 +190,7 @@ class Heard:
         if self.head is None:
             version = bare(str(event.get("modelVersion") or self.model))
             self.head = _canonical.Chunks(str(event.get("responseId") or ""), f"{self.name}/{version}")
-        self.usage = event.get("usageMetadata") or self.usage
+        self.usage = usage_of(event["usageMetadata"]) if event.get("usageMetadata") else self.usage
         for candidate in [{}, *candidates_of(event)]:  # the first speaks up as soon as anything is heard
             index = int(candidate.get("index") or 0)
             if index not in self.speakers:
@@ -210,7 +210,7 @@ class Heard:
                 keep(speaker.ids, speaker.details)
             yield _with_logprobs(self.head.delta({}, finish, index), speaker)
         if self.usage:
-            yield self.head.usage(usage_of(self.usage))
+            yield self.head.usage(self.usage)
 
 
 def chunks(events: Events, name: str, model: str, note: Note, keep: Keep = lambda *_: None) -> Parts:
@@ -219,7 +219,7 @@ def chunks(events: Events, name: str, model: str, note: Note, keep: Keep = lambd
     `note` is told of odd ends, `keep` the ids of a turn's tool calls and the details made with them.
     """
     heard = Heard(name, model)
-    with closing(events):
+    with handing_back(events):
         for event in events:
             if event:
                 yield from heard.more(event)
@@ -266,7 +266,7 @@ def whole(parts: Parts) -> Generator[JSON, None, JSON]:
     """Add the chunks of an answer up to one `chat.completion`; pauses pass."""
     answer: JSON = {}
     choices: Dict[int, JSON] = {}
-    with closing(parts):
+    with handing_back(parts):
         for part in parts:
             if not part:
                 yield PAUSE
@@ -339,7 +339,7 @@ def _worded(name: str, status: int, error: Any, wait: Optional[float], *, in_str
 
 def _seconds(detail: JSON) -> Optional[float]:
     """Give the seconds of a RetryInfo (`"46s"`)."""
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)s", str(detail.get("retryDelay") or ""))
+    found = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)s", str(detail.get("retryDelay") or ""))
     return float(found.group(1)) if found else None
 
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import re
 import time
-from typing import Any, Callable, Dict, Generator, Iterable, Iterator, List, Mapping, Set
+from functools import partial
+from typing import Any, Callable, Dict, Generator, Iterable, Iterator, List, Mapping, NamedTuple, Set
 
 from . import JSON, PAUSE, Parts, UpstreamError, _canonical, _events
 
@@ -310,16 +311,35 @@ def embedding_questions(fields: JSON, most: int) -> Iterator[JSON]:
         yield {**fields, "input": batch, "encoding_format": "float"}
 
 
-def embeddings(questions: Iterable[JSON], ask: Callable[[JSON], Any], name: str) -> JSON:
-    """Ask the questions in turn and put the answers together."""
+class Embedded(NamedTuple):
+    """What one answer holds."""
+
+    vectors: List[List[float]]
+    tokens: int
+    model: str
+
+
+def embeddings(
+    questions: Iterable[JSON], ask: Callable[[Callable[[JSON], Embedded], JSON], Embedded], name: str
+) -> JSON:
+    """Ask the questions in turn, by `ask(translator of the answer, question)`, and put the answers together."""
     vectors: List[List[float]] = []
     tokens, model = 0, ""
     for body in questions:
-        document = object_of(ask(body), name)
-        vectors += _vectors(document, body["input"], name)
-        tokens += int((document.get("usage") or {}).get("prompt_tokens") or 0)
-        model = document.get("model") or body["model"]
+        told = ask(partial(embedded, body, name), body)
+        vectors += told.vectors
+        tokens += told.tokens
+        model = told.model
     return _canonical.vectors(vectors, f"{name}/{model}", tokens)
+
+
+def embedded(question: JSON, name: str, document: JSON) -> Embedded:
+    """Translate the answer to one question."""
+    document = object_of(document, name)
+    tokens = int((document.get("usage") or {}).get("prompt_tokens") or 0)
+    return Embedded(
+        _vectors(document, question["input"], name), tokens, str(document.get("model") or question["model"])
+    )
 
 
 def _vectors(document: JSON, asked: Any, name: str) -> List[List[float]]:
@@ -329,7 +349,7 @@ def _vectors(document: JSON, asked: Any, name: str) -> List[List[float]]:
         raise UpstreamError(
             502, f"{name} sent {len(data)} vectors for {count} inputs", code="provider_error", provider=name
         )
-    return [item["embedding"] for item in data]
+    return [_canonical.floats(item["embedding"]) for item in data]
 
 
 def models(document: Any, name: str) -> List[JSON]:

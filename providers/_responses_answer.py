@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from contextlib import closing
 from typing import Any, Callable, Dict, Iterable, List, Mapping, NamedTuple, Optional
 
 from . import JSON, PAUSE, Parts, _canonical
+from ._events import handing_back
 from ._openai import object_of, reported
 from ._responses import CALLS
 
@@ -272,7 +272,7 @@ def remembering(parts: Parts, keep: Keep) -> Parts:
     """Pass parts on; before the end is told, have the reasoning kept for the calls it led to."""
     ids: List[str] = []
     details: List[JSON] = []
-    with closing(parts):
+    with handing_back(parts):
         for part in parts:
             for choice in part.get("choices") or ():
                 said = choice.get("delta") or choice.get("message") or {}

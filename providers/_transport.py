@@ -14,17 +14,23 @@ from __future__ import annotations
 import errno
 import ipaddress
 import json
+import logging
 import os
 import re
 import socket
 import time
+import traceback
 import urllib.parse
 import urllib.request
 from functools import partial
-from typing import Any, Callable, Generator, Iterable, Mapping, NamedTuple, Optional, Tuple
+from types import TracebackType
+from typing import Any, Callable, Generator, Iterable, Mapping, NamedTuple, Optional, Tuple, Type, TypeVar
 
 from . import JSON, PAUSE, Options, Scope, UpstreamError, _http, _json
 from ._connection import Connection, Pool, connected, secured, unreachable
+
+T = TypeVar("T")
+log = logging.getLogger("llmproxy")
 
 #: what every provider behind a network has to set: merge it into a provider's own `options`
 OPTIONS: Options = {
@@ -39,7 +45,11 @@ Worded = Callable[[int, Mapping[str, str], Any], UpstreamError]
 
 LARGEST_DOCUMENT = 512 * 1024 * 1024
 LARGEST_ERROR = 64 * 1024
+MOST_HEADS = 1000  # of one answer: some say 1xx while they work
 LONGEST_WAIT = 5.0  # seconds an upstream may ask us to wait before asking again
+
+#: what a translator raises over an answer that has, say, a text where an object should be
+STUMBLES = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
 
 _VERSION = re.compile(r"/v\d+[a-z]*\d*(?=/|$)", re.ASCII)
 _BASE_URL = re.compile(r"https?://(\[[0-9a-fA-F:.]+\]|[\w.-]+)(:\d+)?(/[!$-;=@-~]*)?", re.IGNORECASE | re.ASCII)
@@ -145,13 +155,14 @@ class Answer:
 
     def head(self) -> Generator[None, None, None]:
         """Wait for status and fields; yields at each pause."""
-        head = None
+        head, heads = None, 0
         try:
             while head is None or head.status < 200:  # 100 and 103 come before the answer
                 end = _http.head_end(self._ahead)
                 if end:
-                    head = _http.response_head(self._ahead[:end])
+                    head, heads = _http.response_head(self._ahead[:end]), heads + 1
                     self._ahead = self._ahead[end:]
+                    _check_interim(head.status, heads)
                 else:
                     yield from self._more(self.question.timeouts.first_byte)
             self._length = _http.response_length(self.question.get_method(), head)
@@ -264,6 +275,13 @@ class Answer:
             connection.hang_up()
 
 
+def _check_interim(status: int, heads: int) -> None:
+    if status == 101:
+        raise _http.BadMessage("it switches to a protocol nobody asked for")
+    if heads > MOST_HEADS:
+        raise _http.BadMessage("its 1xx have no end")
+
+
 def _begun(message: str, error: object, code: str) -> UpstreamError:
     """Word the failure of an answer that has begun: to ask again might be to pay twice."""
     trouble = unreachable(message, error, code)
@@ -271,13 +289,14 @@ def _begun(message: str, error: object, code: str) -> UpstreamError:
     return trouble
 
 
-def _finished(waiting: Generator[Any, None, bytes]) -> bytes:
+def _finished(waiting: Generator[Any, None, T]) -> T:
     """Run a wait to its end."""
     while True:
         try:
             next(waiting)
         except StopIteration as end:
-            return bytes(end.value)
+            found: T = end.value
+            return found
 
 
 def _host_port(netloc: str, default: int) -> Tuple[str, int]:
@@ -328,6 +347,9 @@ def opener() -> urllib.request.OpenerDirector:
 class Exchange:
     """One question to an upstream and its answer; a context manager that closes it.
 
+    Translate the answer in its block: as soon as the head is heard, a translator that stumbles there has
+    stumbled over what the upstream said, and that is a 502 of its own. Before, it is a bug of ours, and stays one.
+
     `status`, `fields` and `headers` (first values, lower-case names) are known once the head is.
     """
 
@@ -346,8 +368,16 @@ class Exchange:
     def __enter__(self) -> Exchange:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(
+        self, _: Optional[Type[BaseException]], error: Optional[BaseException], __: Optional[TracebackType]
+    ) -> None:
         self.close()
+        is_translated = self._worded is not None  # a relay's answer is not
+        if is_translated and self._answer and self._answer.status and isinstance(error, STUMBLES):
+            place = traceback.extract_tb(error.__traceback__)[-1]
+            where = f"{os.path.basename(place.filename)}:{place.lineno}: {type(error).__name__}"  # not what it read
+            log.warning("%s: an answer of no known shape: %s", self._name, where)
+            raise self._useless("not of the shape it should have") from error
 
     @property
     def headers(self) -> Mapping[str, str]:
@@ -406,14 +436,18 @@ class Exchange:
             if not block:
                 yield PAUSE
             if len(body) > LARGEST_DOCUMENT:
-                raise UpstreamError(502, "the upstream's answer is too large", code="provider_error")
+                raise self._useless("too large")
         try:
             document = _json.told(body.decode("utf-8"))
         except ValueError:
-            raise UpstreamError(502, "the upstream's answer is not JSON", code="provider_error") from None
+            raise self._useless("not JSON") from None
         if not isinstance(document, dict):
-            raise UpstreamError(502, "the upstream's answer is JSON, but not an object", code="provider_error")
+            raise self._useless("JSON, but not an object")
         return document
+
+    def _useless(self, why: str) -> UpstreamError:
+        message = f"{self._name}: the upstream's answer is {why}"
+        return UpstreamError(502, message, code="provider_error", provider=self._name)
 
     def close(self) -> None:
         """Let go of the connection."""
@@ -496,17 +530,17 @@ class Door:
         return self._exchange(method, self.base + path, fields, data, scope, self._worded)
 
     def ask(
-        self, method: str, path: str, scope: Scope, body: Optional[JSON] = None, headers: Iterable[Tuple[str, str]] = ()
-    ) -> JSON:
-        """Ask and wait for the whole JSON answer."""
+        self,
+        method: str,
+        path: str,
+        scope: Scope,
+        told: Callable[[JSON], T],
+        body: Optional[JSON] = None,
+        headers: Iterable[Tuple[str, str]] = (),
+    ) -> T:
+        """Ask, wait for the whole JSON answer, and give what `told` makes of it."""
         with self.send(method, path, scope, body, headers) as exchange:
-            reading = exchange.document()
-            while True:
-                try:
-                    next(reading)
-                except StopIteration as end:
-                    document: JSON = end.value
-                    return document
+            return told(_finished(exchange.document()))
 
     def relay(self, method: str, path: str, fields: Iterable[Tuple[str, str]], body: bytes, scope: Scope) -> Exchange:
         """Pass a request on below the root (the base URL without its version), whatever the answer's status."""

@@ -10,13 +10,15 @@ from __future__ import annotations
 
 import urllib.parse
 from functools import partial
-from typing import Any, ClassVar, Iterable, Iterator, List, Mapping, Tuple
+from typing import Any, Callable, ClassVar, Iterable, Iterator, List, Mapping, Tuple, TypeVar
 
 from . import JSON, Call, Options, Parts, Provider, Scope, UpstreamError, _events, _transport
 from ._anthropic_answer import answer, chunks, gathered, worded
-from ._anthropic_models import Catalogue, model_of, version_of
+from ._anthropic_models import Catalogue, models_of, version_of
 from ._anthropic_question import NEW, OLD, REASONING, SAMPLING, Manner, counted, question, version_for
 from ._memory import Remembered
+
+T = TypeVar("T")
 
 BASE_URL = "https://api.anthropic.com"
 
@@ -78,7 +80,7 @@ class Anthropic(Provider):
                 message = yield from gathered(_events.sse(exchange.blocks()), self.name)
             else:
                 message = yield from exchange.document()
-        yield answer(message, self.name, call.model, self.memory.keep, told)
+            yield answer(message, self.name, call.model, self.memory.keep, told)
 
     def _question(self, call: Call) -> JSON:
         model = self.catalogue.find(call.model, call.scope, matters=_depends(call.chat))
@@ -94,21 +96,23 @@ class Anthropic(Provider):
 
     def count_tokens(self, call: Call) -> int:
         door, body = self._unlocked(self._door), counted(self._question(call))
-        counts = door.ask("POST", "/messages/count_tokens", call.scope, body, self._version(body))
-        return int(counts.get("input_tokens") or 0)
+        return door.ask("POST", "/messages/count_tokens", call.scope, count_of, body, self._version(body))
 
     def models(self) -> List[JSON]:
-        return [model_of(item) for item in self._listed(Scope()) if item.get("lifecycle") != "retired"]
+        return [model for models in self._listed(Scope(), models_of) for model in models]
 
-    def _listed(self, scope: Scope) -> Iterator[JSON]:
-        """Give the entries of all pages of the list; a page that comes again ends it too."""
+    def _listed(self, scope: Scope, told: Callable[[JSON], T]) -> Iterator[T]:
+        """Give what `told` makes of each page of the list; a page that comes again ends it too."""
+
+        def page_of(page: JSON) -> Tuple[T, str]:
+            return told(page), str(page.get("last_id") or "") if page.get("has_more") else ""
+
         door, after, seen = self._unlocked(self._list_door), "", set()
         while after not in seen:
             seen.add(after)
             more = f"&after_id={urllib.parse.quote(after, safe='')}" if after else ""
-            page = door.ask("GET", f"/models?limit=1000{more}", scope, headers=self._version({}))
-            yield from page.get("data") or ()
-            after = str(page.get("last_id") or "") if page.get("has_more") else ""
+            page, after = door.ask("GET", f"/models?limit=1000{more}", scope, page_of, headers=self._version({}))
+            yield page
 
     def relay(self, method: str, path: str, fields: Iterable[Tuple[str, str]], body: bytes, scope: Scope) -> Any:
         passed = [(name, value) for name, value in fields if name.lower() not in ("x-api-key", "authorization")]
@@ -117,6 +121,10 @@ class Anthropic(Provider):
     def close(self) -> None:
         self._door.close()
         self._list_door.close()
+
+
+def count_of(counts: JSON) -> int:
+    return int(counts.get("input_tokens") or 0)
 
 
 def _is_long(body: JSON) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import urllib.parse
 from functools import partial
-from typing import Any, ClassVar, Iterable, Iterator, List, Mapping, Tuple
+from typing import Any, ClassVar, Iterable, List, Mapping, Tuple
 
 from . import JSON, Call, Options, Parts, Provider, Scope, UpstreamError, _canonical, _events, _transport
 from ._gemini_answer import Events, chunks, continued, whole, worded
@@ -56,8 +56,25 @@ def embedding_requests(texts: Iterable[str], chat: JSON, warn: Any) -> List[JSON
     return [{**shape, "content": {"parts": [{"text": text}]}} for text in texts]
 
 
+def embedded(expected: int, name: str, answer: JSON) -> Tuple[List[List[float]], int]:
+    """Give the vectors of one answer, and the tokens they took."""
+    vectors = [_canonical.floats(vector["values"]) for vector in answer.get("embeddings") or ()]
+    if len(vectors) != expected:
+        told = f"{name} sent {len(vectors)} vectors for {expected} texts"
+        raise UpstreamError(502, told, code="provider_error", provider=name)
+    return vectors, int((answer.get("usageMetadata") or {}).get("promptTokenCount") or 0)
+
+
+def count_of(answer: JSON) -> int:
+    return int(answer.get("totalTokens") or 0)
+
+
+def models_of(page: JSON) -> Tuple[List[JSON], str]:
+    """Translate a page of the models list; gives the token of the next one too."""
+    return [model_of(item) for item in page.get("models") or () if answers(item)], str(page.get("nextPageToken") or "")
+
+
 def model_of(item: JSON) -> JSON:
-    """Translate one entry of the models list."""
     return {"id": bare(str(item.get("name") or "")), "object": "model", "created": 0, "owned_by": "google"}
 
 
@@ -135,48 +152,37 @@ class Gemini(Provider):
             if call.streams:
                 yield from _events.sse(exchange.blocks())
             else:
-                yield _object((yield from exchange.document()), self.name)
+                yield (yield from exchange.document())
 
     def embed(self, call: Call) -> JSON:
         model, made, tokens = resource(call.model), [], 0
         for batch in _canonical.batches(
             embedding_requests(_canonical.texts_of(call.chat), call.chat, call.warn), BATCH
         ):
-            answer = self.door.ask("POST", f"/{model}:batchEmbedContents", call.scope, {"requests": batch})
-            vectors = [vector["values"] for vector in _object(answer, self.name).get("embeddings") or ()]
-            if len(vectors) != len(batch):
-                raise UpstreamError(
-                    502,
-                    f"{self.name} sent {len(vectors)} vectors for {len(batch)} texts",
-                    code="provider_error",
-                    provider=self.name,
-                )
+            told, asked = partial(embedded, len(batch), self.name), {"requests": batch}
+            vectors, spent = self.door.ask("POST", f"/{model}:batchEmbedContents", call.scope, told, asked)
             made += vectors
-            tokens += int((answer.get("usageMetadata") or {}).get("promptTokenCount") or 0)
+            tokens += spent
         if not tokens:
             call.scope.warnings["usage"] = "not told by gemini"
         return _canonical.vectors(made, f"{self.name}/{bare(call.model)}", tokens)
 
     def models(self) -> List[JSON]:
-        return [model_of(item) for item in self._listed() if answers(item)]
-
-    def _listed(self) -> Iterator[JSON]:
-        """Give the entries of all pages; a token that comes again ends the list too."""
-        token, seen = "", set()
+        """List the models of all pages; a token that comes again ends the list too."""
+        token, seen, models = "", set(), []
         while token not in seen:
             seen.add(token)
             more = f"&pageToken={urllib.parse.quote(token, safe='')}" if token else ""
-            page = _object(self.door.ask("GET", f"/models?pageSize=1000{more}", Scope()), self.name)
-            yield from page.get("models") or ()
-            token = str(page.get("nextPageToken") or "")
+            page, token = self.door.ask("GET", f"/models?pageSize=1000{more}", Scope(), models_of)
+            models += page
+        return models
 
     def count_tokens(self, call: Call) -> int:
         model = resource(call.model)
         body = {
             "generateContentRequest": {"model": model, **question(call.chat, self.name, call.warn, self.memory.recall)}
         }
-        answer = self.door.ask("POST", f"/{model}:countTokens", call.scope, body)
-        return int(_object(answer, self.name).get("totalTokens") or 0)
+        return self.door.ask("POST", f"/{model}:countTokens", call.scope, count_of, body)
 
     def relay(self, method: str, path: str, fields: Iterable[Tuple[str, str]], body: bytes, scope: Scope) -> Any:
         passed = [(name, value) for name, value in fields if name.lower() != "x-goog-api-key"]
@@ -184,9 +190,3 @@ class Gemini(Provider):
 
     def close(self) -> None:
         self._door.close()
-
-
-def _object(document: Any, name: str) -> JSON:
-    if isinstance(document, dict):
-        return document
-    raise UpstreamError(502, f"{name}'s answer is no object", code="provider_error", provider=name)

@@ -171,6 +171,11 @@ def embedding_fields(chat: JSON, warn: Warn) -> JSON:
     return _canonical.merged(told, _canonical.own_options(chat, "lmstudio"))
 
 
+def native_models(name: str, document: JSON) -> List[JSON]:
+    """Translate LM Studio's own list."""
+    return [native_model(item) for item in _openai.object_of(document, name)["models"] if item.get("key")]
+
+
 def native_model(item: JSON) -> JSON:
     """Translate an entry of LM Studio's own list; the context is the loaded one, else the longest there can be."""
     loaded = [one.get("config") or {} for one in item.get("loaded_instances") or ()]
@@ -223,12 +228,11 @@ class LMStudio(Provider):
     def models(self) -> List[JSON]:
         """List the models of its own list, which tells more; older versions have only OpenAI's."""
         try:
-            own = _openai.object_of(self.native.ask("GET", "/models", Scope()), self.name)["models"]
-        except (UpstreamError, KeyError) as error:
-            if getattr(error, "code", "") == "provider_unreachable":
+            return self.native.ask("GET", "/models", Scope(), partial(native_models, self.name))
+        except UpstreamError as error:
+            if error.code == "provider_unreachable":
                 raise
-            return _openai.models(self.door.ask("GET", "/models", Scope()), self.name)
-        return [native_model(item) for item in own if item.get("key")]
+            return self.door.ask("GET", "/models", Scope(), partial(_openai.models, name=self.name))
 
     def relay(self, method: str, path: str, fields: Iterable[Tuple[str, str]], body: bytes, scope: Scope) -> Any:
         return self.door.relay(method, path, fields, body, scope)

@@ -100,6 +100,10 @@ def giving_way(chat: JSON, error: UpstreamError) -> JSON:
     return {}
 
 
+def count_of(name: str, document: JSON) -> int:
+    return int(_openai.object_of(document, name).get("input_tokens") or 0)
+
+
 class OpenAI(Provider):
     """Asks Chat Completions, or the Responses API where a model needs it."""
 
@@ -181,8 +185,7 @@ class OpenAI(Provider):
             return super().count_tokens(call)
         body = _responses.question(call.chat, self.name, lambda *_: None, self.memory.recall)
         counted = {key: body[key] for key in _responses.COUNTED if key in body}
-        document = self.door.ask("POST", "/responses/input_tokens", call.scope, counted)
-        return int(_openai.object_of(document, self.name).get("input_tokens") or 0)
+        return self.door.ask("POST", "/responses/input_tokens", call.scope, partial(count_of, self.name), counted)
 
     def embed(self, call: Call) -> JSON:
         fields = _canonical.merged(wanted(call.chat, self.name, call.warn), _canonical.own_options(call.chat, "openai"))
@@ -190,7 +193,7 @@ class OpenAI(Provider):
         return _openai.embeddings(_openai.embedding_questions(fields, MOST_INPUTS), ask, self.name)
 
     def models(self) -> List[JSON]:
-        return _openai.models(self.door.ask("GET", "/models", Scope()), self.name)
+        return self.door.ask("GET", "/models", Scope(), partial(_openai.models, name=self.name))
 
     def relay(self, method: str, path: str, fields: Iterable[Tuple[str, str]], body: bytes, scope: Scope) -> Any:
         return self.door.relay(method, path, fields, body, scope)

@@ -56,13 +56,15 @@ def estimated(text: str) -> int:
     return min(LONGEST, len(text.encode("utf-8", "replace")) // 3 + 1)
 
 
-def vectors_of(answer: JSON, expected: int, name: str) -> List[List[float]]:
-    """Give the vectors of one answer in the order of its texts."""
+def embedded(expected: int, name: str, answer: JSON) -> Tuple[List[List[float]], int]:
+    """Give the vectors of one answer in the order of its texts, and the tokens they took."""
     data = sorted(answer.get("data") or (), key=lambda item: item.get("index") or 0)
     if len(data) != expected:
         told = f"{name} gave {len(data)} vectors for {expected} texts"
         raise UpstreamError(502, told, code="provider_error", provider=name)
-    return [item["embedding"] for item in data]
+    return [_canonical.floats(item["embedding"]) for item in data], int(
+        (answer.get("usage") or {}).get("total_tokens") or 0
+    )
 
 
 def worded(name: str, status: int, headers: Mapping[str, str], body: Any) -> UpstreamError:
@@ -117,9 +119,10 @@ class Voyage(Provider):
         vectors: List[List[float]] = []
         tokens = 0
         for texts in batches(_canonical.texts_of(call.chat), body["model"]):
-            answer = self.door.ask("POST", "/embeddings", call.scope, {**body, "input": texts})
-            vectors += vectors_of(answer, len(texts), self.name)
-            tokens += (answer.get("usage") or {}).get("total_tokens") or 0
+            told = partial(embedded, len(texts), self.name)
+            more, spent = self.door.ask("POST", "/embeddings", call.scope, told, {**body, "input": texts})
+            vectors += more
+            tokens += spent
         return _canonical.vectors(vectors, f"{self.name}/{body['model']}", tokens)
 
     def relay(self, method: str, path: str, fields: Iterable[Tuple[str, str]], body: bytes, scope: Scope) -> Any:

@@ -332,6 +332,11 @@ def test_a_list_is_cut_into_batches():
         ({"retry-after": "7", "retry-after-ms": "1500"}, 1.5),
         ({"retry-after": "Wed, 21 Oct 2026 07:28:00 GMT"}, None),
         ({"retry-after": ""}, None),
+        ({"retry-after": "1e400"}, None),
+        ({"retry-after": "inf"}, None),
+        ({"retry-after": "nan"}, None),
+        ({"retry-after": "9" * 400}, None),
+        ({"retry-after": "7", "retry-after-ms": "soon"}, 7.0),
     ],
 )
 def test_how_long_to_wait_is_read(headers, seconds):

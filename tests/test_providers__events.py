@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from providers import PAUSE, UpstreamError, _events
-from providers._events import ndjson, sse
+from providers._events import handing_back, ndjson, sse
 
 STREAM = """data: {"a": "größe ✓ 灯 😀"}
 
@@ -151,3 +151,39 @@ def test_blocks_are_not_read_beyond_the_end():
     blocks = iter([b"data: [DONE]\n\n", b"more"])
     assert list(sse(blocks)) == []
     assert next(blocks) == b"more"
+
+
+def test_who_stumbles_over_an_event_stumbles_where_it_came_from():
+    def source():
+        try:
+            yield {"a": 1}
+        except KeyError as error:
+            raise UpstreamError(502, "shape") from error
+        finally:
+            closed.append(True)
+
+    def passing():
+        with handing_back(source()) as events:
+            yield from ({"b": event["a"]} for event in events)
+
+    closed = []
+    with pytest.raises(UpstreamError, match="shape"), handing_back(passing()) as events:
+        for event in events:
+            event["a"]
+    assert closed == [True]
+
+
+def test_trouble_with_events_is_not_handed_back_to_who_made_it():
+    def source():
+        yield {}
+        raise KeyError("mine")
+
+    with pytest.raises(KeyError, match="mine"), handing_back(source()) as events:
+        list(events)
+
+
+def test_events_are_closed_by_who_leaves_them():
+    events = (event for event in ({}, {}))
+    with handing_back(events):
+        next(events)
+    assert list(events) == []

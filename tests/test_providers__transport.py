@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import json
+import re
 import socket
 import threading
 import time
@@ -75,7 +76,7 @@ def relayed(door, method="GET", path="/", fields=(), body=b"", scope=None):
 def refused(door, scope=None, **more):
     """Ask, and give the trouble."""
     with pytest.raises(UpstreamError) as caught:
-        door.ask("POST", "/chat", scope or Hasty(), {"a": 1}, **more)
+        door.ask("POST", "/chat", scope or Hasty(), dict, {"a": 1}, **more)
     return caught.value
 
 
@@ -156,7 +157,7 @@ def test_a_question_goes_out_as_it_is_told(door, upstream):
 
 def test_a_question_without_body_has_no_length(door, upstream):
     up = upstream(json_reply({}))
-    assert door(up.url).ask("GET", "/models", Scope()) == {}
+    assert door(up.url).ask("GET", "/models", Scope(), dict) == {}
     assert "content-length" not in up.asked[0].headers
     assert "content-type" not in up.asked[0].headers
 
@@ -493,6 +494,58 @@ def test_trouble_is_worded_by_its_provider(door, upstream):
     assert (trouble.status, trouble.message, trouble.provider_status) == (404, "no such model", 404)
 
 
+def stumbling(error):
+    def told(_):
+        raise error
+
+    return told
+
+
+@pytest.mark.parametrize("stumble", [KeyError("secret"), TypeError(), AttributeError(), ValueError(), OverflowError()])
+def test_a_translator_that_stumbles_over_an_answer_is_the_upstreams_fault(door, upstream, stumble, caplog):
+    with pytest.raises(UpstreamError, match="up: the upstream's answer is not of the shape") as caught:
+        door(upstream(json_reply({})).url).ask("GET", "/models", Scope(), stumbling(stumble))
+    assert (caught.value.status, caught.value.code, caught.value.provider) == (502, "provider_error", "up")
+    (line,) = caplog.messages
+    assert re.fullmatch(rf"up: .* test_providers__transport.py:[0-9]+: {type(stumble).__name__}", line)
+
+
+@pytest.mark.parametrize(("reply", "kind"), [(json_reply({}), UpstreamError), (Reply(wait=LONG), KeyError)])
+def test_who_stumbles_before_the_head_has_come_has_a_bug(door, upstream, reply, kind):
+    with pytest.raises(kind), door(upstream(reply).url).send("POST", "/chat", Scope(), {}) as exchange:
+        head = exchange.head()
+        next(head) if reply.wait else list(head)
+        raise KeyError
+
+
+def test_who_stumbles_over_the_words_of_a_refusal_stumbles_over_an_answer(upstream):
+    up = upstream(json_reply({"error": 5}, 400))
+    asking = Door("up", up.url, QUICK, lambda status, headers, body: body["error"]["message"])
+    assert "shape" in refused(asking).message
+    asking.close()
+
+
+@pytest.mark.parametrize("trouble", [RuntimeError, AssertionError, UpstreamError(401, "x"), Gone, KeyboardInterrupt])
+def test_other_trouble_stays_what_it_is(door, upstream, trouble):
+    kind = trouble if isinstance(trouble, type) else type(trouble)
+    with pytest.raises(kind) as caught:
+        door(upstream(json_reply({})).url).ask("GET", "/models", Scope(), stumbling(trouble))
+    assert getattr(caught.value, "status", 401) == 401
+
+
+def test_who_stumbles_over_a_relayed_answer_has_a_bug(door, upstream):
+    with pytest.raises(TypeError), door(upstream(json_reply({})).url).relay("GET", "/", (), b"", Scope()) as exchange:
+        list(exchange.head())
+        raise TypeError
+
+
+def test_a_question_that_cannot_be_written_is_a_bug(door, upstream):
+    up = upstream(json_reply({}))
+    with pytest.raises(TypeError):
+        door(up.url).ask("POST", "/chat", Scope(), dict, {"a": object()})
+    assert up.asked == []
+
+
 @pytest.mark.parametrize(
     ("reply", "words"),
     [
@@ -566,14 +619,14 @@ def test_a_silent_upstream_is_given_up_within_its_answer(door, upstream):
 
 def test_an_answer_that_goes_on_is_not_given_up(door, upstream):
     up = upstream(Reply(body=[b'{"a": [', *[0.1, b"1,"] * 10, b"2]}"]))
-    assert len(door(up.url, idle_timeout=0.8).ask("GET", "/", Scope())["a"]) == 11
+    assert len(door(up.url, idle_timeout=0.8).ask("GET", "/", Scope(), dict)["a"]) == 11
 
 
 def test_a_connection_that_takes_too_long_is_given_up(door, monkeypatch):
     seen = []
     monkeypatch.setattr(_transport, "connected", lambda host, port, scope, deadline: seen.append(deadline) or 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        door("http://h", connect_timeout=7).ask("GET", "/", Scope())
+        door("http://h", connect_timeout=7).ask("GET", "/", Scope(), dict)
     assert 5 < seen[0] - time.monotonic() <= 7
 
 
@@ -592,7 +645,7 @@ def failing(times, *replies):
 def test_a_failure_that_passes_is_asked_again(door, upstream, reply):
     up = upstream(failing(2, reply))
     scope = Hasty()
-    assert door(up.url, retries=2).ask("POST", "/chat", scope, {"a": 1}) == {"well": 1}
+    assert door(up.url, retries=2).ask("POST", "/chat", scope, dict, {"a": 1}) == {"well": 1}
     assert [asked.body for asked in up.asked] == [b'{"a":1}'] * 3
     assert len(scope.waits) == 2
 
@@ -637,7 +690,7 @@ def test_a_list_is_not_asked_for_again(door, upstream):
     """It is wanted often, and at once; an upstream that is not there would make each one wait."""
     up = upstream(failing(1, Reply(500, body=b"{}")))
     with pytest.raises(UpstreamError):
-        door(up.url, retries=2).ask("GET", "/models", Hasty())
+        door(up.url, retries=2).ask("GET", "/models", Hasty(), dict)
     assert len(up.asked) == 1
 
 
@@ -668,7 +721,7 @@ def test_an_upstream_that_comes_back_is_asked_again(door):
                 return super().wait(sock, seconds, **more)
 
         asking = door(f"http://127.0.0.1:{listener.getsockname()[1]}", retries=1)
-        assert asking.ask("POST", "/x", Repairing(), {}) == {}
+        assert asking.ask("POST", "/x", Repairing(), dict, {}) == {}
         serving.join(LONG)
         peers[0].close()
 
@@ -699,7 +752,7 @@ def test_a_client_that_leaves_ends_the_question(door, upstream, reply):
         leaver.start()
         scope = Scope(ours)
         with pytest.raises(Gone):
-            door(up.url, retries=2).ask("POST", "/x", scope, {})
+            door(up.url, retries=2).ask("POST", "/x", scope, dict, {})
         left = time.monotonic()
         assert up.wait_closed(5)
         assert up.gone[0] - left < 1
@@ -715,7 +768,7 @@ def test_a_client_that_leaves_between_two_attempts_ends_the_question(door, upstr
         threading.Timer(0.05, theirs.close).start()
         begun = time.monotonic()
         with pytest.raises(Gone):
-            door(up.url, retries=2).ask("POST", "/x", Scope(ours), {})
+            door(up.url, retries=2).ask("POST", "/x", Scope(ours), dict, {})
         assert time.monotonic() - begun < 4
 
 
@@ -779,7 +832,7 @@ def test_this_machine_is_never_asked_for_through_a_proxy(door, upstream, monkeyp
     up = upstream(json_reply({"here": 1}))
     monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{closed_port()}")
     for host in ("127.0.0.1", "localhost"):
-        assert door(f"http://{host}:{up.port}").ask("GET", "/x", Scope()) == {"here": 1}
+        assert door(f"http://{host}:{up.port}").ask("GET", "/x", Scope(), dict) == {"here": 1}
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.1.2.3", "::1", "localhost", "a.localhost"])
@@ -835,7 +888,7 @@ def test_https_keeps_its_connections_too(door, tls):
     with Scripted(secret_answers, tls) as up:
         asking = door(up.url)
         for path in ("/a", "/b"):
-            assert asking.ask("GET", path, Scope()) == {"asked": f"/v1{path}"}
+            assert asking.ask("GET", path, Scope(), dict) == {"asked": f"/v1{path}"}
         assert up.accepted == 1
 
 
@@ -861,7 +914,7 @@ def test_https_is_tunnelled_through_the_environments_proxy(door, tls, monkeypatc
         monkeypatch.setenv("https_proxy", f"http://user:pass@127.0.0.1:{proxy.port}")
         asking = door(up.url.replace("127.0.0.1", "localhost"), [("X-Key", "k")])
         for path in ("/a", "/b"):
-            assert asking.ask("GET", path, Scope()) == {"asked": f"/v1{path}"}
+            assert asking.ask("GET", path, Scope(), dict) == {"asked": f"/v1{path}"}
         assert (up.accepted, proxy.accepted) == (1, 1)
         assert proxy.heads[0].split("\r\n") == [
             f"CONNECT localhost:{up.port} HTTP/1.1",
@@ -933,7 +986,7 @@ def test_words_pass_while_the_upstream_still_thinks(door, upstream, capsys):
 def test_an_answer_that_is_no_json_object_is_the_upstreams_fault(upstream, door, body):
     up = upstream(Reply(200, {"Content-Type": "application/json"}, body))
     with pytest.raises(UpstreamError) as caught:
-        door(up.url, retries=0).ask("GET", "/models", Scope())
+        door(up.url, retries=0).ask("GET", "/models", Scope(), dict)
     assert (caught.value.status, caught.value.code) == (502, "provider_error")
 
 

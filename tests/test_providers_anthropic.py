@@ -1202,7 +1202,8 @@ class Clock:
 
 def test_the_list_is_asked_for_once_an_hour_and_when_it_matters():
     asked, clock = [], Clock()
-    catalogue = Catalogue(lambda scope: asked.append(scope) or [{"id": HAIKU, "max_tokens": 5}], clock)
+    page = {"data": [{"id": HAIKU, "max_tokens": 5}]}
+    catalogue = Catalogue(lambda scope, told: asked.append(scope) or [told(page)], clock)
     assert catalogue.find(HAIKU, Scope(), matters=False).most is None
     assert asked == []
     for name in (HAIKU, "claude-haiku-4-5", "claude-haiku-4-5-latest"):
@@ -1217,7 +1218,7 @@ def test_the_list_is_asked_for_once_an_hour_and_when_it_matters():
 def test_while_there_is_no_list_names_have_to_do():
     asked, clock = [], Clock()
 
-    def ask(scope):
+    def ask(scope, told):
         asked.append(scope)
         raise UpstreamError(502, "down")
 

@@ -22,7 +22,7 @@ import traceback
 from functools import partial
 from pathlib import Path
 from types import FrameType, ModuleType
-from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Type, cast
+from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Tuple, Type, cast
 
 from plugins import VERSION, Finding, Handler, Plugin, Refusal, Request, Response
 from plugins._server import Server
@@ -128,9 +128,13 @@ class Proxy:
         self._surround()
         self.exact: Dict[str, Dict[str, Handler]] = {}
         self.below: Dict[str, Dict[str, Handler]] = {}
+        self._owners: Dict[str, List[Tuple[Plugin, Handler]]] = {}
         for plugin in self.plugins:
             for route, handler in plugin.routes().items():
                 self._add(route, handler, plugin)
+        for plugin in self.plugins:
+            for alias, path in plugin.aliases().items():
+                self._also(alias, path, plugin)
         self.nowhere = self._chain(self._refuse, Plugin({}, self.upstream), "")
 
     def _made(self, section: str, make: Callable[[Dict[str, Any]], Any]) -> Any:
@@ -162,10 +166,19 @@ class Proxy:
     def _add(self, route: str, handler: Handler, owner: Plugin) -> None:
         method, _, path = route.partition(" ")
         table, path = (self.below, path[:-2]) if path.endswith("/*") else (self.exact, path)
-        methods = table.setdefault(path, {})
-        if method in methods:
+        owners = self._owners.setdefault(route, [])
+        owners.append((owner, self._chain(handler, owner, route.partition(" ")[2])))
+        owners.sort(key=lambda pair: takes_all(pair[0]))
+        if len(owners) > 1 and takes_all(owners[-2][0]):
             raise SettingsError(f"{route} is served twice: {type(owner).__module__} is the second")
-        methods[method] = self._chain(handler, owner, route.partition(" ")[2])
+        table.setdefault(path, {})[method] = owners[0][1] if len(owners) == 1 else partial(spoken_by, owners)
+
+    def _also(self, alias: str, path: str, owner: Plugin) -> None:
+        """Serve below `alias` what is served below `path`."""
+        for table in (self.exact, self.below):
+            for known in [one for one in table if f"{one}/".startswith(f"{path}/")]:
+                if table.setdefault(alias + known[len(path) :], table[known]) is not table[known]:
+                    raise SettingsError(f"{alias} is served twice: {type(owner).__module__} is the second")
 
     def _chain(self, handler: Handler, owner: Plugin, route: str) -> Handler:
         """Put every plugin that stands around requests around a handler; its owner words the trouble."""
@@ -230,6 +243,18 @@ class Proxy:
         for plugin in self.plugins:
             plugin.close()
         self.upstream.close()
+
+
+def takes_all(plugin: Plugin) -> bool:
+    return type(plugin).speaks is Plugin.speaks
+
+
+def spoken_by(owners: List[Tuple[Plugin, Handler]], request: Request) -> Response:
+    """Have a request answered by the first of a route's owners whose language it is, else by the last."""
+    for owner, chain in owners[:-1]:
+        if owner.speaks(request):
+            return chain(request)
+    return owners[-1][1](request)
 
 
 def worded(handler: Handler, owner: Plugin) -> Handler:

@@ -6,7 +6,7 @@ import itertools
 import json
 from typing import Any, Callable, ClassVar, Dict, Iterable, List, Mapping, Optional, Tuple, Union
 
-from providers import Call, Options, Parts, Provider, Scope, Trouble
+from providers import Call, Options, Parts, Provider, Scope, Trouble, UpstreamError
 from providers._http import Fields
 
 VERSION = "0.1.0"
@@ -82,6 +82,17 @@ def _plain(text: str, most: int) -> str:
     return "".join(letter if " " <= letter <= "~" and letter != "," else "?" for letter in text[:most])
 
 
+def written(document: Any) -> bytes:
+    """Write JSON. Escaped throughout: half a surrogate pair from a model must not break it.
+
+    Raises UpstreamError for a number that no JSON can hold, which only an upstream can have told us.
+    """
+    try:
+        return json.dumps(document, separators=(",", ":"), allow_nan=False).encode()
+    except ValueError:
+        raise UpstreamError(502, "the upstream told a number that is too large", code="provider_error") from None
+
+
 class Response:
     """What a client is told: `body` is bytes, or an iterable of bytes to be sent as they come.
 
@@ -96,8 +107,8 @@ class Response:
 
     @classmethod
     def of(cls, document: Any, status: int = 200, headers: Headers = ()) -> Response:
-        """Make an answer of JSON. Escaped throughout: half a surrogate pair from a model must not break it."""
-        response = cls(status, headers, json.dumps(document, separators=(",", ":")).encode())
+        """Make an answer of JSON."""
+        response = cls(status, headers, written(document))
         response.headers.append(("Content-Type", "application/json"))
         return response
 
@@ -133,6 +144,14 @@ class Plugin:
 
     def routes(self) -> Mapping[str, Handler]:
         """Give what is served: `{"POST /llm": self.answer}`; `/ollama/*` is all below, method `*` any."""
+        return {}
+
+    def speaks(self, request: Request) -> bool:
+        """Tell whether a request is in one's own language, on a route that others serve too; one may take the rest."""
+        return True
+
+    def aliases(self) -> Mapping[str, str]:
+        """Give paths below which is served what is served below others: `{"/v1": "/llm/v1"}`."""
         return {}
 
     def handle(self, request: Request, inner: Handler) -> Response:

@@ -340,4 +340,6 @@ def words_of(settings: Settings, classes: Classes) -> Iterator[str]:
         "# Names for models, with what answers when the first cannot:",
         "[models]",
         "#fast = ollama/llama3.2, openai/gpt-4o-mini",
+        "# A name that ends in * stands for all that begin so, a * behind the provider for the rest of the name.",
+        "#claude-* = anthropic/claude-*",
     )

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import itertools
-import json
 import math
 import time
 from contextlib import closing
-from typing import Callable, Generator, Iterable, NamedTuple
+from typing import Callable, Generator, Iterable, Iterator, NamedTuple
 
 from providers import Parts, Trouble
 
-from . import JSON, Response
+from . import JSON, Response, written
 
 #: written while the upstream is silent; an SSE comment, which OpenAI's clients pass over
 KEEP_ALIVE = b": keep-alive\n\n"
@@ -48,7 +47,7 @@ def whole(parts: Parts) -> JSON:
 
 def event(document: JSON) -> bytes:
     """Write one event of a `text/event-stream`."""
-    return b"data: " + json.dumps(document, separators=(",", ":")).encode() + b"\n\n"
+    return b"data: " + written(document) + b"\n\n"
 
 
 def sse(body: Iterable[bytes]) -> Response:
@@ -57,49 +56,64 @@ def sse(body: Iterable[bytes]) -> Response:
     return Response(200, headers, body)
 
 
-def events(
+def flowing(  # what a dialect's stream is made of
     stream: Begun,
+    speak: Callable[[Iterable[JSON]], Iterable[bytes]],
+    failed: Callable[[Trouble], bytes],
     heartbeat: float,
     notes: JSON,
     *,
-    with_usage: bool = True,
+    life: bytes = KEEP_ALIVE,
     clock: Callable[[], float] = time.monotonic,
 ) -> Generator[bytes, None, None]:
-    """Write the parts as OpenAI's event stream: all that came together in one block, and life signs in a silence.
+    """Write the parts in a dialect's words: all that came together in one block, and life signs in a silence.
 
-    Only an answer that reached its end says `[DONE]`; trouble under way is an event of its own. The usage
-    goes into `notes`, and to the client if `with_usage`.
+    `speak` puts parts into bytes and what ends a good answer behind them; an empty part has to come out of it as
+    empty bytes. `failed` words trouble under way, which takes the place of a good end. The usage goes into `notes`.
     """
     waiting = bytearray()
     said = clock() if stream.first else -math.inf  # the silence so far has been waited for
     with closing(stream.rest):
         try:
-            for part in itertools.chain((stream.first,), stream.rest):
-                if part:
-                    usage = part.get("usage")
-                    if usage:
-                        notes["usage"] = usage
-                    if with_usage or part.get("choices"):
-                        waiting += event(part)
+            for block in speak(_noted(itertools.chain((stream.first,), stream.rest), notes)):
+                if block:
+                    waiting += block
                 elif waiting:
                     yield bytes(waiting)
                     waiting.clear()
                     said = clock()
-                elif clock() - said >= heartbeat:
-                    yield KEEP_ALIVE
+                elif life and clock() - said >= heartbeat:
+                    yield life
                     said = clock()
                 else:
                     yield b""
-            waiting += b"data: [DONE]\n\n"
         except Trouble as trouble:
             notes["trouble"] = trouble.code or trouble.kind
-            waiting += event(_told(trouble))
+            waiting += failed(trouble)
         yield bytes(waiting)
 
 
-def _told(trouble: Trouble) -> JSON:
-    """Word trouble in a stream: without the status, which has been sent long ago."""
+def _noted(parts: Iterable[JSON], notes: JSON) -> Iterator[JSON]:
+    for part in parts:
+        usage = part.get("usage")
+        if usage:
+            notes["usage"] = usage
+        yield part
+
+
+def events(parts: Iterable[JSON], *, with_usage: bool = True) -> Iterator[bytes]:
+    """Speak as OpenAI: only an answer that reached its end says `[DONE]`; the usage is told if `with_usage`."""
+    for part in parts:
+        if not part:
+            yield b""
+        elif with_usage or part.get("choices"):
+            yield event(part)
+    yield b"data: [DONE]\n\n"
+
+
+def told(trouble: Trouble) -> bytes:
+    """Word trouble in a stream as OpenAI: without the status, which has been sent long ago."""
     document = trouble.document()
     for name in ("provider_status", "retry_after"):
         document["error"].pop(name, None)
-    return document
+    return event(document)

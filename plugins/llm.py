@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import base64
-import struct
-from typing import Any, Callable, ClassVar, Dict, List, Mapping
+from functools import partial
+from typing import Any, Callable, ClassVar, Dict, Mapping
 
-from providers import Options, Provider, UpstreamError
+from providers import Options, Provider
 
 from . import JSON, Handler, Plugin, Request, Response
 from ._json import parsed, refuse, shown
-from ._question import CHAT, EMBEDDINGS, checked, unpocketed
-from ._stream import begun, events, sse, whole
+from ._question import CHAT, checked, unpocketed
+from ._stream import begun, events, flowing, sse, told, whole
+from ._vectors import embedded
 
 KINDS = ["chat", "embeddings", "models", "count_tokens"]
 
@@ -81,7 +81,8 @@ class Llm(Plugin):
         parts = self.upstream.chat(call)
         if call.streams:
             with_usage = (call.chat.get("stream_options") or {}).get("include_usage") is not False
-            return sse(events(begun(parts, self.heartbeat), self.heartbeat, request.notes, with_usage=with_usage))
+            speak = partial(events, with_usage=with_usage)
+            return sse(flowing(begun(parts, self.heartbeat), speak, told, self.heartbeat, request.notes))
         answer = whole(parts)
         request.notes["usage"] = answer.get("usage")
         answer["provider"] = provider_of(answer)
@@ -89,12 +90,7 @@ class Llm(Plugin):
         return Response.of(answer)
 
     def embedded(self, request: Request, question: JSON) -> Response:
-        asked = checked(question, EMBEDDINGS, ("input",))
-        wanted = asked.pop("encoding_format", "float")
-        answer = self.upstream.embed(request.call(asked))
-        request.notes["usage"] = answer.get("usage")
-        if wanted == "base64":
-            answer["data"] = [{**item, "embedding": packed(item["embedding"])} for item in answer["data"]]
+        answer = embedded(self.upstream, request, question)
         answer["provider"] = provider_of(answer)
         return Response.of(answer)
 
@@ -137,11 +133,3 @@ def text_of(answer: JSON) -> str:
     for choice in answer.get("choices") or ():
         return str((choice.get("message") or {}).get("content") or "")
     return ""
-
-
-def packed(vector: List[float]) -> str:
-    """Give a vector as OpenAI's base64: little-endian 32-bit floats."""
-    try:
-        return base64.b64encode(struct.pack(f"<{len(vector)}f", *vector)).decode()
-    except (struct.error, OverflowError):
-        raise UpstreamError(502, "a vector is not made of 32-bit floats", code="provider_error") from None

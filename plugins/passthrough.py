@@ -14,27 +14,31 @@ from . import Handler, Plugin, Request, Response
 CREDENTIALS = ("authorization", "x-api-key", "x-goog-api-key", "api-key", "cookie")
 #: what a browser says of the page that asks: that is judged here, and an upstream would refuse pages we allow
 PAGE = ("origin", "referer", "sec-fetch-dest", "sec-fetch-mode", "sec-fetch-site", "sec-fetch-user")
+UNIFIED = "unified"
 #: what is said anew for the upstream's connection
 REFRAMED = ("host", "content-length")
 
 
 class Passthrough(Plugin):
     options: ClassVar[Options] = {
-        "v1": ("lmstudio", "The provider whose /v1 is served at /v1."),
+        "v1": ("lmstudio", "The provider whose /v1 is served at /v1, or unified: what is served at /llm/v1."),
     }
     order = 70
 
     def __init__(self, options: Mapping[str, Any], upstream: Provider) -> None:
         super().__init__(options, upstream)
         self.v1 = options["v1"]
-        if self.v1 not in upstream.names and self.v1 != self.options["v1"][0]:
-            raise ValueError(f"v1: no provider {self.v1!r}; there are {', '.join(upstream.names)}")
+        if self.v1 not in (*upstream.names, UNIFIED, self.options["v1"][0]):
+            raise ValueError(f"v1: no provider {self.v1!r}; there are {UNIFIED}, {', '.join(upstream.names)}")
 
     def routes(self) -> Mapping[str, Handler]:
         routes: Dict[str, Handler] = {f"* /{name}/*": self.passed for name in self.upstream.names}
         if self.v1 in self.upstream.names:
             routes["* /v1/*"] = self.passed_to_v1
         return routes
+
+    def aliases(self) -> Mapping[str, str]:
+        return {"/v1": "/llm/v1"} if self.v1 == UNIFIED else {}
 
     def passed(self, request: Request) -> Response:
         return self.relayed(request, request.target)
@@ -57,7 +61,9 @@ class Passthrough(Plugin):
         except BaseException:
             exchange.close()
             raise
-        return Response(exchange.status, kept(end_to_end(exchange.fields)), flowing(exchange, first, blocks))
+        wrong = ("content-length",) if exchange.status == 204 else ()  # what has no body says no length of it
+        told = kept(end_to_end(exchange.fields, wrong))
+        return Response(exchange.status, told, flowing(exchange, first, blocks))
 
 
 def kept(fields: Iterable[Tuple[str, str]]) -> List[Tuple[str, str]]:

@@ -226,6 +226,27 @@ def _has_left(client: socket.socket) -> bool:
         return True
 
 
+class Pocket:
+    """A question as its client wrote it, in a dialect that can say what the canonical form cannot.
+
+    It stands in a chat beside the translation, as `_DIALECT`. A provider that `reads` the dialect sends `body`,
+    with its own name for the model, in place of a translation of its own, and has each part of the answer bear, under
+    the same name, the upstream's own words: the list of events it was made of, or the one document of a whole answer.
+    `headers` and `query` go with the body, `path` says which of the dialect's questions it is. What other providers do
+    not learn from the translation they tell of: `losses` are dropped (field -> why), `musts` make the question a 400.
+    """
+
+    __slots__ = ("body", "headers", "losses", "musts", "path", "query")
+
+    def __init__(self, body: JSON, headers: Iterable[Tuple[str, str]] = (), query: str = "", path: str = "") -> None:
+        self.body = body
+        self.headers = list(headers)
+        self.query = query
+        self.path = path
+        self.losses: Dict[str, str] = {}
+        self.musts: Dict[str, str] = {}
+
+
 class Call:
     """One question on its way down; frozen: to change it, make another with `asking`.
 
@@ -260,8 +281,13 @@ class Call:
         return str(self.chat.get("model") or "")
 
     def asking(self, **changes: Any) -> Call:
-        """Give the same call with these fields of the chat changed; None removes a field."""
+        """Give the same call with these fields of the chat changed; None removes a field.
+
+        Where more than the model changes, the question is not any more what its client wrote: its pockets go.
+        """
         chat = {k: v for k, v in {**self.chat, **changes}.items() if k not in changes or v is not None}
+        if any(name != "model" and not name.startswith("_") for name in changes):
+            chat = {name: value for name, value in chat.items() if not isinstance(value, Pocket)}
         return Call(chat, self.user, self.id, self.scope, strict=self.strict)
 
     def warn(self, field: str, reason: str) -> None:
@@ -281,6 +307,7 @@ class Provider:
     """
 
     options: ClassVar[Options] = {}
+    reads: Tuple[str, ...] = ()  # the dialects whose pockets it understands
     configured = True
 
     def __init__(self, name: str, options: Mapping[str, Any]) -> None:
@@ -318,6 +345,16 @@ class Provider:
     def embeds_at(self, model: str) -> str:
         """Name the `provider/model` that makes embeddings in this one's place; empty: itself."""
         return ""
+
+    def describe(self, call: Call) -> JSON:
+        """Tell of the one model a call names: its OpenAI model object, with `context_length` and `capabilities`
+        (words of Ollama's: completion, tools, vision, thinking, embedding) where they are known.
+        """
+        for model in self.models():
+            if model.get("id") == call.model:
+                return model
+        told = f"{self.name} has no model {call.model[:80]!r}"
+        raise UpstreamError(404, told, code="model_not_found", param="model", provider=self.name)
 
     def count_tokens(self, call: Call) -> int:
         """Count the input tokens of a chat."""

@@ -8,6 +8,7 @@ from contextlib import closing
 from typing import Any, Callable, Dict, Iterable, List, Mapping, NamedTuple, Sequence, Tuple, TypeVar
 
 from . import JSON, Call, Parts, Provider, Scope, Trouble, UpstreamError
+from ._pockets import for_provider
 
 T = TypeVar("T")
 
@@ -26,7 +27,8 @@ class Everything(Provider):
     """Every configured provider. Models are named `provider/model`, or by an alias.
 
     `aliases` maps a name to one or more `provider/model`; the later ones answer when the earlier
-    cannot. `patience` is how many seconds a list of all models may take.
+    cannot. A name that ends in `*` stands for all that begin so, and a `*` in what it leads to for the rest; such
+    names come last, the longest of them first. `patience` is how many seconds a list of all models may take.
     """
 
     def __init__(
@@ -35,6 +37,7 @@ class Everything(Provider):
         super().__init__("llmproxy", {})
         self.providers = {provider.name: provider for provider in providers}
         self.aliases = aliases
+        self._patterns = sorted((alias[:-1] for alias in aliases if alias.endswith("*")), key=len, reverse=True)
         self.ask: Callable[[Call], Parts] = self._ask  # what stands around every chat is put around this
         self._surveyor = _Surveyor(patience)
 
@@ -43,14 +46,24 @@ class Everything(Provider):
         return tuple(self.providers)
 
     def knows(self, model: str) -> bool:
-        return model in self.aliases or model.partition("/")[0].lower() in self.providers
+        return model.partition("/")[0].lower() in self.providers or self._meant(model) != (model,)
 
     def targets(self, model: str) -> List[Target]:
         """Give where `model` leads, the first choice first; raises a 404 when it leads nowhere."""
-        targets = [self._target(name) for name in self.aliases.get(model, (model,))]
+        targets = [self._target(name) for name in self._meant(model)]
         if not all(own.strip() for _, own in targets):
             raise self._nowhere(model)
         return targets
+
+    def _meant(self, model: str) -> Sequence[str]:
+        """Give what an alias stands for; any other name stands for itself."""
+        if model in self.aliases or model.partition("/")[0].lower() in self.providers:
+            return self.aliases.get(model, (model,))
+        for beginning in self._patterns:
+            if model.startswith(beginning):
+                rest = model[len(beginning) :]
+                return [name.replace("*", rest) for name in self.aliases[f"{beginning}*"]]
+        return (model,)
 
     def _target(self, model: str) -> Target:
         """Give where `provider/model` leads; it may end with the slash, to mean the provider's own default."""
@@ -71,7 +84,7 @@ class Everything(Provider):
     def _ask(self, call: Call) -> Parts:
         targets = self.targets(call.model)
         if len(targets) == 1:
-            return targets[0].provider.chat(call.asking(model=targets[0].model))
+            return targets[0].provider.chat(for_provider(call, *targets[0]))
         return self._chat_with_one_of(targets, call)
 
     def _chat_with_one_of(self, targets: List[Target], call: Call) -> Parts:
@@ -79,7 +92,7 @@ class Everything(Provider):
         for at, (provider, model) in enumerate(targets):
             begun = False
             try:
-                with closing(provider.chat(call.asking(model=model))) as parts:
+                with closing(provider.chat(for_provider(call, provider, model))) as parts:
                     for part in parts:
                         begun = begun or bool(part)
                         yield part
@@ -93,6 +106,14 @@ class Everything(Provider):
     def embed(self, call: Call) -> JSON:
         return self._first(call, lambda target, asked: self._embedder(target).embed(asked))
 
+    def describe(self, call: Call) -> JSON:
+        """Tell of one model, under the name it was asked by."""
+
+        def told(target: Target, asked: Call) -> JSON:
+            return {**target.provider.describe(asked), "id": call.model, "provider": target.provider.name}
+
+        return self._first(call, told)
+
     def count_tokens(self, call: Call) -> int:
         return self._first(call, lambda target, asked: target.provider.count_tokens(asked))
 
@@ -101,7 +122,7 @@ class Everything(Provider):
         targets, warned = self.targets(call.model), dict(call.scope.warnings)
         for at, target in enumerate(targets):
             try:
-                return ask(target, call.asking(model=target.model))
+                return ask(target, for_provider(call, target.provider, target.model))
             except UpstreamError as error:
                 if not _another_may(error, at, targets):
                     raise
@@ -128,7 +149,16 @@ class Everything(Provider):
     def survey(self, provider: str = "") -> Tuple[List[JSON], Dict[str, str]]:
         if provider:
             return self.providers[provider].survey()
-        return self._surveyor.survey([p for p in self.providers.values() if p.configured])
+        models, errors = self._surveyor.survey([p for p in self.providers.values() if p.configured])
+        return models + self._named(), errors
+
+    def _named(self) -> List[JSON]:
+        """List the aliases as models; each as one of the provider that answers first."""
+        names = {alias: models[0].partition("/")[0] for alias, models in self.aliases.items() if alias[-1:] != "*"}
+        return [
+            {"id": alias, "object": "model", "created": 0, "owned_by": "llmproxy", "provider": provider.lower()}
+            for alias, provider in names.items()
+        ]
 
     def models(self) -> List[JSON]:
         return self.survey()[0]

@@ -405,6 +405,38 @@ def test_a_bug_of_a_plugin_is_a_bare_500_and_logged_with_its_id(house, copy):
     assert one.ask("GET", "/health").status == 200
 
 
+TONGUE = '''"""Speaks to those who ask for it."""
+
+from . import Plugin, Response
+
+
+class Tongue(Plugin):
+    {speaks}
+    def error(self, trouble):
+        return Response(trouble.status, (), b"{name}: " + trouble.message.encode())
+
+    def routes(self):
+        return {{"GET /llm/v1/tongue": lambda request: Response(200, (), b"{name}"), "GET /llm/v1/below/*": {{}}.get}}
+'''
+SPEAKS = "def speaks(self, request):\n        return request.header('tongue') == '{}'\n"
+
+
+def test_a_route_can_be_shared_by_those_who_know_their_own_language(house, run, copy):
+    for name in ("a", "b", "z"):
+        speaks = SPEAKS.format(name) if name != "b" else ""
+        (copy / "plugins" / f"{name}.py").write_text(TONGUE.format(name=name, speaks=speaks))
+    one = house("[plugins.passthrough]\nv1 = unified\n", program=copy / "llmproxy.py")
+    one.excused = True
+    for path in ("/llm/v1/tongue", "/v1/tongue"):
+        for asked, answered in (("a", "a"), ("z", "z"), ("b", "b"), ("", "b")):
+            assert one.ask("GET", path, headers={"tongue": asked}).text == answered
+    assert one.ask("GET", "/v1/below/x", headers={"tongue": "z"}).text == "z: internal error"
+    assert one.ask("POST", "/v1/tongue").headers["allow"] == "GET, HEAD, OPTIONS"
+    (copy / "plugins" / "c.py").write_text(TONGUE.format(name="c", speaks=""))
+    code, words = run(program=copy / "llmproxy.py")
+    assert (code, "served twice: plugins.c is the second" in words) == (2, True)
+
+
 STARTER = '''"""Tells when it was started, and finds something."""
 
 import os

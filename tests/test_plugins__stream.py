@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from plugins._stream import KEEP_ALIVE, begun, event, events, sse, whole
+from plugins import Response
+from plugins._stream import KEEP_ALIVE, begun, event, events, flowing, sse, whole
+from plugins._stream import told as in_words
 from providers import PAUSE, Gone, Trouble, UpstreamError
 
 HEARTBEAT = 15.0
@@ -63,7 +66,8 @@ def written(*items, notes=None, **options):
     """Give the blocks of a script, and the script."""
     script = Script(*items)
     stream = begun(script.parts(), HEARTBEAT, script.clock)
-    blocks = list(events(stream, HEARTBEAT, {} if notes is None else notes, clock=script.clock, **options))
+    speak = partial(events, **options)
+    blocks = list(flowing(stream, speak, in_words, HEARTBEAT, {} if notes is None else notes, clock=script.clock))
     assert script.closed
     return blocks
 
@@ -173,6 +177,13 @@ def test_a_life_sign_is_a_comment_that_clients_pass_over():
     assert KEEP_ALIVE.endswith(b"\n\n")
 
 
+def test_a_dialect_without_life_signs_is_silent():
+    script = Script(PAUSE, 20.0, 20.0, part("a"))
+    stream = begun(script.parts(), HEARTBEAT, script.clock)
+    blocks = list(flowing(stream, events, in_words, HEARTBEAT, {}, life=b"", clock=script.clock))
+    assert blocks == [b"", b"", event(part("a")) + DONE]
+
+
 # trouble under way
 
 
@@ -206,7 +217,7 @@ def test_trouble_after_a_long_silence_is_an_event_too():
 @pytest.mark.parametrize("bug", [ValueError("a bug"), Gone()])
 def test_anything_else_breaks_the_stream_off_and_closes_everything(bug):
     script = Script(part("a"), PAUSE, bug)
-    stream = events(begun(script.parts(), HEARTBEAT), HEARTBEAT, {})
+    stream = flowing(begun(script.parts(), HEARTBEAT), events, in_words, HEARTBEAT, {})
     assert next(stream) == event(part("a"))
     with pytest.raises(type(bug)):
         next(stream)
@@ -216,12 +227,21 @@ def test_anything_else_breaks_the_stream_off_and_closes_everything(bug):
 def test_a_client_that_leaves_closes_the_parts():
     script = Script(part("a"), PAUSE, part("b"))
     parts = script.parts()
-    stream = events(begun(parts, HEARTBEAT), HEARTBEAT, {})
+    stream = flowing(begun(parts, HEARTBEAT), events, in_words, HEARTBEAT, {})
     next(stream)
     assert not script.closed
     stream.close()
     assert script.closed
     assert script.asked == 2
+
+
+def test_a_number_that_no_json_can_hold_is_trouble_and_never_told():
+    blocks = written(part("a"), PAUSE, part("b", logprob=float("-inf")))
+    assert told(blocks[-1])[0]["error"]["code"] == "provider_error"
+    assert b"[DONE]" not in b"".join(blocks)
+    with pytest.raises(UpstreamError, match="too large") as caught:
+        Response.of({"embedding": [float("inf")]})
+    assert caught.value.status == 502
 
 
 # usage

@@ -468,7 +468,7 @@ def test_v1_is_lm_studios_or_anothers(upstream):
 
 
 def test_v1_of_nobody_is_refused_by_name():
-    with pytest.raises(ValueError, match="no provider 'nobody'; there are ollama"):
+    with pytest.raises(ValueError, match="no provider 'nobody'; there are unified, ollama"):
         plugin(Relaying("ollama", "http://h"), v1="nobody")
 
 

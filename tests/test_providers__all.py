@@ -128,6 +128,28 @@ def test_an_alias_comes_before_a_model_of_that_name():
     assert list(Everything([a, b], {"a": ["b/n"]}).chat(call("a"))) == [part("b")]
 
 
+def test_an_alias_with_a_star_stands_for_all_names_that_begin_so():
+    a, b = Stand("a"), Stand("b")
+    stars = {"claude-*": ["a/claude-*", "b/m"], "claude-haiku-*": ["b/small"], "claude-x": ["b/x"], "*": ["a/rest:*"]}
+    every = Everything([a, b], stars)
+    meant = {
+        "claude-opus-4": ["a/claude-opus-4", "b/m"],
+        "claude-haiku-4": ["b/small"],
+        "claude-x": ["b/x"],
+        "gpt": ["a/rest:gpt"],
+        "b/claude-opus-4": ["b/claude-opus-4"],
+    }
+    for name, targets in meant.items():
+        assert [f"{target.provider.name}/{target.model}" for target in every.targets(name)] == targets
+        assert every.knows(name)
+    assert not Everything([a], {"claude-*": ["a/*"]}).knows("gpt")
+
+
+def test_aliases_are_in_the_list_of_all_models_but_not_those_with_a_star():
+    models, _ = Everything([Stand("a", lists=[model("x")])], {"fast": ["a/x"], "c-*": ["a/*"]}).survey()
+    assert [(one["id"], one["provider"]) for one in models] == [("a/x", "a"), ("fast", "a")]
+
+
 def test_nothing_is_asked_before_the_first_part_is():
     a = Stand("a", part("x"))
     parts = Everything([a], {"fast": ["a/m", "a/n"]}).chat(call("fast"))

@@ -1,0 +1,135 @@
+"""What the dialects have in common: a client's own words in, a canonical call on the way, its own words back."""
+
+from __future__ import annotations
+
+import itertools
+from functools import partial
+from typing import Any, Callable, ClassVar, Iterable, Iterator, List, Mapping, NamedTuple, Tuple
+
+from providers import Call, Options, Pocket, Provider, Trouble, UpstreamError
+
+from . import JSON, Plugin, Request, Response
+from ._json import shown
+from ._question import CHAT, checked
+from ._stream import KEEP_ALIVE, begun, flowing, sse, whole
+
+
+class Asked(NamedTuple):
+    """A question translated: the canonical chat (its model as the client named it), and the client's own words."""
+
+    chat: JSON
+    pocket: Pocket
+
+
+class Dialect(Plugin):
+    """Serves an API's clients over all providers; a subclass says how its questions, answers and streams read.
+
+    A provider of the same dialect is asked in the client's own words and its answer is passed on in its own:
+    nothing is lost between the two. All others are asked, and answer, by the canonical form.
+    """
+
+    dialect: ClassVar[str] = ""  # the name of its pockets
+    options: ClassVar[Options] = {
+        "heartbeat": (15.0, "Seconds of an upstream's silence after which a stream says that it is alive."),
+    }
+    order = 60
+    life = KEEP_ALIVE  # what a stream says in a silence; empty where clients would break on it
+
+    def __init__(self, options: Mapping[str, Any], upstream: Provider) -> None:
+        super().__init__(options, upstream)
+        self.heartbeat = options["heartbeat"]
+
+    # what a subclass says
+
+    def spelled(self, event: JSON) -> bytes:
+        """Write an upstream's own event as it goes over the wire."""
+        raise NotImplementedError
+
+    def failed(self, trouble: Trouble) -> bytes:
+        """Write trouble under way."""
+        raise NotImplementedError
+
+    def streamed(self, body: Iterable[bytes]) -> Response:
+        """Give the response that a stream comes in."""
+        return sse(body)
+
+    # what all share
+
+    def call(self, request: Request, asked: Asked) -> Call:
+        """Make the call that a question asks; raises Refusal for a field that is wrong."""
+        chat = checked(asked.chat, CHAT, ("model", "messages"))
+        request.notes["model"] = shown(chat["model"], 120)
+        return request.call({**chat, f"_{self.dialect}": asked.pocket})
+
+    def converse(
+        self,
+        request: Request,
+        asked: Asked,
+        answer: Callable[[JSON], JSON],
+        speak: Callable[[Iterable[JSON]], Iterator[bytes]],
+    ) -> Response:
+        """Have a chat answered: `answer` words a whole `chat.completion`, `speak` the parts of a stream.
+
+        `speak` gives empty bytes for an empty part, and what ends a good stream at the end.
+        """
+        call = self.call(request, asked)
+        parts = self.upstream.chat(call)
+        if call.streams:
+            stream = begun(parts, self.heartbeat)
+            in_words = partial(self._spoken, speak)
+            body = flowing(stream, in_words, self.failed, self.heartbeat, request.notes, life=self.life)
+            response = self.streamed(body)
+        else:
+            completion = whole(parts)
+            request.notes["usage"] = completion.get("usage")
+            own = completion.get(f"_{self.dialect}")
+            response = Response.of(answer(completion) if own is None else own)
+        response.headers += request.warnings()
+        return response
+
+    def _spoken(self, speak: Callable[[Iterable[JSON]], Iterator[bytes]], parts: Iterable[JSON]) -> Iterator[bytes]:
+        """Pass an upstream of one's own dialect on in its own words; speak for any other."""
+        coming = iter(parts)
+        for part in coming:
+            if part:
+                words = self._echoed if f"_{self.dialect}" in part else speak
+                yield from words(itertools.chain((part,), coming))
+            else:
+                yield b""
+
+    def _echoed(self, parts: Iterable[JSON]) -> Iterator[bytes]:
+        for part in parts:
+            if not part:
+                yield b""
+            for event in part.get(f"_{self.dialect}") or ():
+                yield self.spelled(event)
+
+    def counted(self, call: Call) -> Tuple[int, bool]:
+        """Count the input tokens of a chat; the second tells that they are an estimate."""
+        try:
+            return self.upstream.count_tokens(call), False
+        except UpstreamError as error:
+            if error.status != 501:
+                raise
+        call.scope.warnings["input_tokens"] = "estimated: the provider cannot count"
+        return estimated(call.chat), True
+
+
+LETTERS_A_TOKEN = 4
+TOKENS_A_PICTURE = 1000
+
+
+def estimated(chat: JSON) -> int:
+    """Guess the tokens of a chat: a token for four letters, a thousand for a picture."""
+    letters, pictures = 0, 0
+    left: List[Any] = [chat.get("messages"), chat.get("tools")]
+    while left:
+        item = left.pop()
+        if isinstance(item, dict):
+            pictures += "image_url" in item
+            left += [value for name, value in item.items() if name != "image_url"]
+        elif isinstance(item, list):
+            left += item
+        elif isinstance(item, str):
+            letters += len(item)
+    return -(-letters // LETTERS_A_TOKEN) + pictures * TOKENS_A_PICTURE

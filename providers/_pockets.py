@@ -1,0 +1,57 @@
+"""Pockets: questions and answers in their own dialect's words, beside the canonical ones. No I/O."""
+
+from __future__ import annotations
+
+from typing import Callable, Iterable, Iterator, List, Optional
+
+from . import JSON, Call, Parts, Pocket, Provider, UpstreamError
+
+
+def pocket_of(call: Call, dialect: str) -> Optional[Pocket]:
+    """Give what a client of this dialect wrote, if one did."""
+    pocket = call.chat.get(f"_{dialect}")
+    return pocket if isinstance(pocket, Pocket) else None
+
+
+def for_provider(call: Call, provider: Provider, model: str) -> Call:
+    """Give the call as a provider is to see it: its own name for the model, and no pocket it does not read.
+
+    What is lost with the others is told; raises UpstreamError where it must not be lost.
+    """
+    foreign = {
+        name: pocket
+        for name, pocket in call.chat.items()
+        if isinstance(pocket, Pocket) and name[1:] not in provider.reads
+    }
+    for pocket in foreign.values():
+        for field, why in pocket.musts.items():
+            raise UpstreamError(
+                400, f"{field}: {why}", code="unsupported_parameter", param=field, provider=provider.name
+            )
+        for field, why in pocket.losses.items():
+            call.warn(field, why)
+    return call.asking(model=model, **dict.fromkeys(foreign))
+
+
+def bearing(dialect: str, events: Iterable[JSON], translate: Callable[[Iterable[JSON]], Iterable[JSON]]) -> Parts:
+    """Translate a stream's events into parts that bear the events they were made of.
+
+    An event that makes no part comes with the next one, or with an empty one of its own where the stream pauses or
+    ends: nothing is held back, nothing is lost, and their order stays.
+    """
+    seen: List[JSON] = []
+
+    def noted() -> Iterator[JSON]:
+        for event in events:
+            if event:
+                seen.append(event)
+            yield event
+
+    def borne() -> JSON:
+        held, seen[:] = seen[:], []
+        return {f"_{dialect}": held} if held else {}
+
+    for part in translate(noted()):
+        yield {**part, **borne()}
+    if seen:
+        yield borne()

@@ -14,7 +14,22 @@ from datetime import datetime
 from functools import partial
 from typing import Any, Callable, ClassVar, Dict, Generator, Iterable, List, Mapping, NamedTuple, Optional, Tuple
 
-from . import JSON, PAUSE, Call, Options, Parts, Provider, Scope, UpstreamError, Warn, _canonical, _events, _transport
+from . import (
+    JSON,
+    PAUSE,
+    Call,
+    Options,
+    Parts,
+    Pocket,
+    Provider,
+    Scope,
+    UpstreamError,
+    Warn,
+    _canonical,
+    _events,
+    _transport,
+)
+from ._pockets import bearing, pocket_of
 
 #: canonical field -> key of `options`; what is not OpenAI's has Ollama's own name
 SAMPLING = {
@@ -328,8 +343,51 @@ def stamp(written: Any) -> int:
         return 0
 
 
+def embedded(question: JSON, name: str, body: JSON) -> JSON:
+    """Translate the answer to an embeddings request."""
+    vectors, expected = [_canonical.floats(told) for told in body.get("embeddings") or ()], len(question["input"])
+    if len(vectors) != expected:
+        told = f"{name} gave {len(vectors)} vectors for {expected} texts"
+        raise UpstreamError(502, told, code="provider_error", provider=name)
+    tokens = int(body.get("prompt_eval_count") or 0)
+    return _canonical.vectors(vectors, f"{name}/{body.get('model') or question['model']}", tokens)
+
+
+class Abilities(NamedTuple):
+    """What a model can do, in Ollama's words (None: not told), and the tokens it can see at once (0: not told)."""
+
+    words: Optional[List[str]]
+    context: int
+
+
+def abilities(body: JSON) -> Abilities:
+    """Read `/api/show`."""
+    words, info = body.get("capabilities"), body.get("model_info") or {}
+    lengths = [int(value) for name, value in info.items() if name.endswith(".context_length")]
+    return Abilities(words if words is None else list(map(str, words)), max(lengths, default=0))
+
+
+def loaded(model: str, body: JSON) -> int:
+    """Give the tokens of context that a model is loaded with, as `/api/ps` tells; 0: it is not."""
+    names = (model, f"{model}:latest")
+    return max(
+        (int(m.get("context_length") or 0) for m in body.get("models") or () if m.get("model") in names), default=0
+    )
+
+
+def models_of(name: str, body: JSON) -> List[JSON]:
+    """Translate `/api/tags`."""
+    return [model_of(item, name) for item in body.get("models") or ()]
+
+
+def described(name: str, model: str, body: JSON) -> JSON:
+    """Translate `/api/show`."""
+    able = abilities(body)
+    item = {"model": model, "capabilities": able.words, "details": {"context_length": able.context or None}}
+    return model_of({**item, "modified_at": body.get("modified_at")}, name)
+
+
 def model_of(item: JSON, name: str) -> JSON:
-    """Translate one entry of `/api/tags`."""
     told = {
         "id": item.get("model") or item.get("name"),
         "object": "model",
@@ -395,31 +453,70 @@ def duration(given: str) -> Any:
     return int(given) if re.fullmatch(r"-?\d+", given) else given
 
 
-class Capabilities:
+class Known:
     """What each model can do, as far as it was asked in the last minutes."""
 
     def __init__(self, seconds: float = 300.0, clock: Callable[[], float] = time.monotonic) -> None:
         self._seconds = seconds
         self._clock = clock
         self._lock = threading.Lock()
-        self._known: Dict[str, Tuple[float, List[str]]] = {}
+        self._known: Dict[str, Tuple[float, Abilities]] = {}
 
-    def learn(self, model: str, capabilities: List[str]) -> None:
+    def learn(self, model: str, able: Abilities) -> None:
         with self._lock:
             now = self._clock()
             self._known = {m: known for m, known in self._known.items() if now - known[0] < self._seconds}
-            self._known[model] = now, capabilities
+            self._known[model] = now, able
 
-    def of(self, model: str) -> Optional[List[str]]:
-        """Give the capabilities of a model; None when they have to be asked for."""
+    def of(self, model: str) -> Optional[Abilities]:
+        """Give what a model can do; None when it has to be asked for."""
         with self._lock:
-            since, capabilities = self._known.get(model, (0.0, None))
-            return capabilities if self._clock() - since < self._seconds else None
+            since, able = self._known.get(model, (0.0, None))
+            return able if self._clock() - since < self._seconds else None
+
+
+# how much a model sees
+
+USUAL_CONTEXT = 4096  # tokens that a server with little memory gives a model, unless it is told
+ANSWER = 1024  # tokens to leave for an answer without a cap
+LETTERS_A_TOKEN = 3  # in most texts there are four; what is cut is worse than what is not needed
+TOKENS_AN_IMAGE = 1000
+
+
+def needed(body: JSON) -> Tuple[int, int]:
+    """Guess the tokens of a question, and of the question with its answer."""
+    letters, images, left = 0, 0, [body.get(name) for name in ("messages", "tools", "prompt", "system", "images")]
+    while left:
+        item = left.pop()
+        if isinstance(item, dict):
+            images += len(item.get("images") or ())
+            left += [value for name, value in item.items() if name != "images"]
+        elif isinstance(item, list):
+            left += item
+        elif isinstance(item, str):
+            letters += len(item)
+    asked = letters // LETTERS_A_TOKEN + images * TOKENS_AN_IMAGE
+    most = (body.get("options") or {}).get("num_predict")
+    return asked, asked + (most if isinstance(most, int) and most > 0 else ANSWER)
+
+
+def wide_enough(tokens: int, most: int) -> int:
+    """Give a context for so many tokens: in steps of doubling, for each new one loads the model again."""
+    return min(1 << (tokens - 1).bit_length(), most)
+
+
+def as_chat(body: JSON) -> JSON:
+    """Give an answer of `/api/generate` the shape that one of `/api/chat` has."""
+    if "response" not in body:
+        return body
+    said = {name: body[name] for name in ("thinking", "tool_calls") if name in body}
+    return {**body, "message": {"role": "assistant", "content": body["response"], **said}}
 
 
 class Ollama(Provider):
-    """Asks `/api/chat`, `/api/embed`, `/api/tags` and, about thinking, `/api/show`."""
+    """Asks `/api/chat` (or `/api/generate`), `/api/embed` and `/api/tags`; of a model's abilities, `/api/show`."""
 
+    reads = ("ollama",)
     options: ClassVar[Options] = {
         **_transport.OPTIONS,
         "port": (11434, "Where it listens on this machine, if base_url does not say."),
@@ -436,46 +533,101 @@ class Ollama(Provider):
         self.door = _transport.Door(name, base_url, options, partial(worded, name), version="", headers=headers)
         self.standing: JSON = {"keep_alive": duration(options["keep_alive"])} if options["keep_alive"] else {}
         self.context: JSON = {"options": {"num_ctx": options["num_ctx"]}} if options["num_ctx"] else {}
-        self.capabilities = Capabilities()
+        self.known = Known()
 
     def models(self) -> List[JSON]:
-        found = self.door.ask("GET", "/api/tags", Scope())
-        return [model_of(item, self.name) for item in found.get("models") or ()]
+        return self.door.ask("GET", "/api/tags", Scope(), partial(models_of, self.name))
 
     def chat(self, call: Call) -> Parts:
+        pocket = pocket_of(call, "ollama")
+        if pocket:
+            yield from self._as_written(call, pocket)
+            return
         thinks = yield from self._thinks(call)
         body = question(call.chat, call.warn, {**self.standing, **self.context}, thinks)
+        body = yield from self._fitting(call, body)
         with self.door.send("POST", "/api/chat", call.scope, body) as exchange:
             if call.streams:
                 yield from chunks(_events.ndjson(exchange.blocks()), self.name, call.model)
             else:
                 yield answer((yield from exchange.document()), self.name, call.model)
 
+    def _as_written(self, call: Call, pocket: Pocket) -> Parts:
+        """Ask in the words of a client of Ollama's, and bear the answer in Ollama's."""
+        body = _canonical.merged({**self.standing, **self.context}, pocket.body)
+        body = yield from self._fitting(call, {**body, "model": call.model, "stream": call.streams})
+        with self.door.send("POST", pocket.path, call.scope, body) as exchange:
+            if call.streams:
+                yield from bearing("ollama", _events.ndjson(exchange.blocks()), partial(self._heard, call.model))
+            else:
+                document = yield from exchange.document()
+                yield {**answer(as_chat(document), self.name, call.model), "_ollama": document}
+
+    def _heard(self, model: str, events: Iterable[JSON]) -> Parts:
+        return chunks(map(as_chat, events), self.name, model)
+
+    def _fitting(self, call: Call, body: JSON) -> Generator[JSON, None, JSON]:
+        """Give the question room for its length: Ollama would cut off its beginning and say nothing."""
+        asked, with_answer = needed(body)
+        if with_answer <= USUAL_CONTEXT or "num_ctx" in (body.get("options") or {}):
+            return body
+        able = yield from self._abilities(call)
+        if not able.context:
+            return body
+        if asked > able.context:
+            call.warn("messages", f"about {asked} tokens where the model sees {able.context}: the oldest are cut")
+        if (yield from self._loaded(call)) >= min(with_answer, able.context):
+            return body
+        return _canonical.merged(body, {"options": {"num_ctx": wide_enough(with_answer, able.context)}})
+
+    def _loaded(self, call: Call) -> Generator[JSON, None, int]:
+        try:
+            with self.door.send("GET", "/api/ps", call.scope) as exchange:
+                return loaded(call.model, (yield from exchange.document()))
+        except UpstreamError:
+            return 0
+
+    def _abilities(self, call: Call) -> Generator[JSON, None, Abilities]:
+        """Ask what a model can do, unless that was done a moment ago; who does not say knows nothing."""
+        known = self.known.of(call.model)
+        if known is None:
+            try:
+                with self.door.send("POST", "/api/show", call.scope, {"model": call.model}) as exchange:
+                    known = abilities((yield from exchange.document()))
+            except UpstreamError:
+                return Abilities(None, 0)
+            self.known.learn(call.model, known)
+        return known
+
     def _thinks(self, call: Call) -> Generator[JSON, None, bool]:
         """Tell whether the model can think as asked; when that is not known, it is for the model to say."""
         if call.chat.get("reasoning_effort") in (None, "none"):
             return True
-        known = self.capabilities.of(call.model)
-        if known is None:
-            try:
-                with self.door.send("POST", "/api/show", call.scope, {"model": call.model}) as exchange:
-                    known = (yield from exchange.document()).get("capabilities")
-            except UpstreamError:
-                return True
-            if known is None:
-                return True
-            self.capabilities.learn(call.model, known)
-        return "thinking" in known
+        words = (yield from self._abilities(call)).words
+        return words is None or "thinking" in words
+
+    def describe(self, call: Call) -> JSON:
+        pocket = pocket_of(call, "ollama")
+        body = {**(pocket.body if pocket else {}), "model": call.model}
+
+        def told(document: JSON) -> JSON:
+            made = described(self.name, call.model, document)
+            return {**made, "_ollama": document} if pocket else made
+
+        return self.door.ask("POST", "/api/show", call.scope, told, body)
 
     def embed(self, call: Call) -> JSON:
         body = embedding_question(call.chat, call.warn, self.standing)
-        found = self.door.ask("POST", "/api/embed", call.scope, body)
-        vectors, expected = found.get("embeddings") or [], len(body["input"])
-        if len(vectors) != expected:
-            told = f"{self.name} gave {len(vectors)} vectors for {expected} texts"
-            raise UpstreamError(502, told, code="provider_error", provider=self.name)
-        tokens = found.get("prompt_eval_count") or 0
-        return _canonical.vectors(vectors, f"{self.name}/{found.get('model') or call.model}", tokens)
+        pocket = pocket_of(call, "ollama")
+        if pocket:
+            body = {**pocket.body, "model": call.model, "input": body["input"]}
+            body.pop("prompt", None)
+
+        def told(document: JSON) -> JSON:
+            made = embedded(body, self.name, document)
+            return {**made, "_ollama": document} if pocket else made
+
+        return self.door.ask("POST", "/api/embed", call.scope, told, body)
 
     def relay(self, method: str, path: str, fields: Iterable[Tuple[str, str]], body: bytes, scope: Scope) -> Any:
         return self.door.relay(method, path, fields, body, scope)

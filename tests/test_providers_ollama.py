@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from providers import PAUSE, Call, Scope, UpstreamError, _events, ollama
-from providers.ollama import Capabilities, Ollama, address
+from providers import PAUSE, Call, Pocket, Scope, UpstreamError, _events, ollama
+from providers.ollama import Abilities, Known, Ollama, address
 from strict import ollama as strict
 from upstream import Reply, json_reply
 
@@ -564,14 +564,108 @@ def test_where_it_is_not_known_the_model_has_to_say_whether_it_thinks(wire, show
 
 def test_what_a_model_can_do_is_forgotten_after_a_while():
     now = [100.0]
-    known = Capabilities(60, lambda: now[0])
+    known, thinker, other = Known(60, lambda: now[0]), Abilities(["thinking"], 4096), Abilities([], 0)
     assert known.of(QWEN) is None
-    known.learn(QWEN, ["thinking"])
+    known.learn(QWEN, thinker)
     now[0] += 59
-    known.learn("other", [])
-    assert (known.of(QWEN), known.of("other")) == (["thinking"], [])
+    known.learn("other", other)
+    assert (known.of(QWEN), known.of("other")) == (thinker, other)
     now[0] += 2
-    assert (known.of(QWEN), known.of("other")) == (None, [])
+    assert (known.of(QWEN), known.of("other")) == (None, other)
+
+
+# room for long questions
+
+LONG = [{"role": "user", "content": "x" * 3 * 10_000}]
+SHOWN = {"capabilities": ["completion"], "model_info": {"qwen3.context_length": 40960, "qwen3.block_count": 36}}
+
+
+def asked_with(wire, shown=SHOWN, ps=None, scope=None, messages=LONG, **more):
+    """Give the body that was sent, of a question of about 10,000 tokens."""
+    wire.post(f"{URL}/api/show", json=shown)
+    if ps is not None:
+        wire.get(f"{URL}/api/ps", json=ps)
+    wire.post(f"{URL}/api/chat", json=golden("chat_plain")["came"])
+    list(provider().chat(Call({"model": QWEN, "messages": messages, **more}, scope=scope)))
+    return json.loads(wire.calls[-1].request.body)
+
+
+def test_a_long_question_gets_room_in_steps_of_doubling(wire):
+    assert asked_with(wire, ps={"models": []})["options"] == {"num_ctx": 16384}
+
+
+def test_room_is_made_for_the_answer_too_but_no_more_than_the_model_sees(wire):
+    options = asked_with(wire, ps={"models": []}, max_tokens=30_000)["options"]
+    assert options == {"num_predict": 30_000, "num_ctx": 40960}
+
+
+def test_a_model_that_is_loaded_with_room_enough_is_not_loaded_again(wire):
+    assert "options" not in asked_with(wire, ps={"models": [{"model": QWEN, "context_length": 12_000}]})
+
+
+def test_a_model_that_is_loaded_with_too_little_room_is(wire):
+    loaded = {"models": [{"model": QWEN, "context_length": 4096}, {"model": "other", "context_length": 65536}]}
+    assert asked_with(wire, ps=loaded)["options"] == {"num_ctx": 16384}
+
+
+def test_what_the_model_cannot_see_is_told_of(wire):
+    scope = Scope()
+    asked_with(wire, ps={"models": []}, scope=scope, messages=[{"role": "user", "content": "x" * 3 * 50_000}])
+    assert scope.warnings == {"messages": "about 50001 tokens where the model sees 40960: the oldest are cut"}
+
+
+def test_where_nothing_is_known_nothing_is_changed(wire):
+    assert "options" not in asked_with(wire, shown={"details": {}})
+
+
+@pytest.mark.parametrize("chat", [{"messages": [{"role": "user", "content": "short"}]}, {"num_ctx": 8192}])
+def test_a_short_question_or_a_room_that_was_chosen_is_left_alone(wire, chat):
+    wire.post(f"{URL}/api/chat", json=golden("chat_plain")["came"])
+    parts_of(provider(), **{"messages": LONG, **chat})
+    assert len(wire.calls) == 1
+
+
+# in the words of its own clients
+
+
+def written(body, path="/api/chat", streams=False):
+    call = {"model": QWEN, "messages": [], "stream": streams, "_ollama": Pocket(body, path=path)}
+    return Call(call)
+
+
+def test_a_clients_own_words_are_sent_as_they_are_but_for_the_model(wire):
+    body = {
+        "model": "ollama/x",
+        "messages": [{"role": "user", "content": "hi", "new": 1}],
+        "keep_alive": 0,
+        "shift": False,
+    }
+    sent = {**body, "model": QWEN, "stream": False}
+    came = golden("chat_plain")["came"]
+    wire.expect("POST", f"{URL}/api/chat", sent=sent, json=came)
+    (part,) = [part for part in provider().chat(written(body)) if part]
+    assert part["_ollama"] == came
+    assert part["choices"][0]["message"]["content"]
+
+
+def test_a_stream_bears_each_line(wire):
+    lines = [
+        {"model": QWEN, "response": "a", "done": False},
+        {"response": "", "done": True, "context": [1], "eval_count": 2},
+    ]
+    wire.post(f"{URL}/api/generate", body="".join(json.dumps(one) + "\n" for one in lines))
+    parts = list(provider().chat(written({"prompt": "x", "raw": True}, "/api/generate", streams=True)))
+    assert [event for part in parts for event in part.get("_ollama", ())] == lines
+    assert "".join(part["choices"][0]["delta"].get("content") or "" for part in parts if part.get("choices")) == "a"
+    assert parts[-1]["usage"]["completion_tokens"] == 2
+
+
+def test_a_model_is_described_as_far_as_it_is_known(wire):
+    wire.post(f"{URL}/api/show", json={**SHOWN, "license": "MIT"})
+    told = provider().describe(Call({"model": QWEN}))
+    assert (told["id"], told["context_length"], told["capabilities"]) == (QWEN, 40960, ["completion"])
+    assert "_ollama" not in told
+    assert provider().describe(written({"verbose": True}, "/api/show"))["_ollama"]["license"] == "MIT"
 
 
 # models, embeddings

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Callable, Iterable, Iterator, List, Optional
+from typing import Callable, Iterable, List, Optional
 
 from . import JSON, Call, Parts, Pocket, Provider, UpstreamError
+from ._events import handing_back
 
 
 def pocket_of(call: Call, dialect: str) -> Optional[Pocket]:
@@ -33,7 +34,7 @@ def for_provider(call: Call, provider: Provider, model: str) -> Call:
     return call.asking(model=model, **dict.fromkeys(foreign))
 
 
-def bearing(dialect: str, events: Iterable[JSON], translate: Callable[[Iterable[JSON]], Iterable[JSON]]) -> Parts:
+def bearing(dialect: str, events: Parts, translate: Callable[[Parts], Iterable[JSON]]) -> Parts:
     """Translate a stream's events into parts that bear the events they were made of.
 
     An event that makes no part comes with the next one, or with an empty one of its own where the stream pauses or
@@ -41,11 +42,12 @@ def bearing(dialect: str, events: Iterable[JSON], translate: Callable[[Iterable[
     """
     seen: List[JSON] = []
 
-    def noted() -> Iterator[JSON]:
-        for event in events:
-            if event:
-                seen.append(event)
-            yield event
+    def noted() -> Parts:
+        with handing_back(events):
+            for event in events:
+                if event:
+                    seen.append(event)
+                yield event
 
     def borne() -> JSON:
         held, seen[:] = seen[:], []

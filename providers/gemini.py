@@ -11,11 +11,12 @@ import urllib.parse
 from functools import partial
 from typing import Any, ClassVar, Iterable, List, Mapping, Tuple
 
-from . import JSON, Call, Options, Parts, Provider, Scope, UpstreamError, _canonical, _events, _transport
+from . import JSON, Call, Options, Parts, Pocket, Provider, Scope, UpstreamError, _canonical, _events, _transport
 from ._gemini_answer import Events, chunks, continued, whole, worded
 from ._gemini_contents import bare
 from ._gemini_question import nearer, question
 from ._memory import Remembered
+from ._pockets import bearing, pocket_of
 
 BASE_URL = "https://generativelanguage.googleapis.com"
 BATCH = 100  # texts that are embedded by one request
@@ -92,8 +93,15 @@ def without_key(path: str) -> str:
     return path + mark + "&".join(kept) if kept or not mark else path
 
 
+def _named(body: JSON, model: str) -> JSON:
+    """Give a client's own body with our name for the model, where it says one besides the path."""
+    return {**body, "model": resource(model)} if "model" in body else body
+
+
 class Gemini(Provider):
     """Asks `generateContent` and its neighbours."""
+
+    reads = ("gemini",)
 
     options: ClassVar[Options] = {
         **_transport.OPTIONS,
@@ -125,6 +133,10 @@ class Gemini(Provider):
         return self._door
 
     def chat(self, call: Call) -> Parts:
+        pocket = pocket_of(call, "gemini")
+        if pocket:
+            yield from self._as_written(call, pocket)
+            return
         body = question(call.chat, self.name, call.warn, self.memory.recall)
         told = call.scope.warnings.__setitem__  # an odd end is no reason to refuse what was answered
         parts = chunks(continued(partial(self._asked, call, body)), self.name, call.model, told, self.memory.keep)
@@ -132,6 +144,17 @@ class Gemini(Provider):
             yield from parts
         else:
             yield (yield from whole(parts))
+
+    def _as_written(self, call: Call, pocket: Pocket) -> Parts:
+        """Ask in the words of a client of Gemini's, and bear the answer in Gemini's; such a one asks on by itself."""
+        told = call.scope.warnings.__setitem__
+        events = self._answered(call, _named(pocket.body, call.model), "")
+        parts = bearing("gemini", events, lambda seen: chunks(seen, self.name, call.model, told, self.memory.keep))
+        if call.streams:
+            yield from parts
+        else:
+            answer = yield from whole(parts)
+            yield {**answer, "_gemini": answer["_gemini"][0]}
 
     def _asked(self, call: Call, body: JSON, token: str) -> Events:
         """Ask once; and once more where only the thinking level was refused."""
@@ -156,9 +179,7 @@ class Gemini(Provider):
 
     def embed(self, call: Call) -> JSON:
         model, made, tokens = resource(call.model), [], 0
-        for batch in _canonical.batches(
-            embedding_requests(_canonical.texts_of(call.chat), call.chat, call.warn), BATCH
-        ):
+        for batch in _canonical.batches(self._entries(call), BATCH):
             told, asked = partial(embedded, len(batch), self.name), {"requests": batch}
             vectors, spent = self.door.ask("POST", f"/{model}:batchEmbedContents", call.scope, told, asked)
             made += vectors
@@ -166,6 +187,12 @@ class Gemini(Provider):
         if not tokens:
             call.scope.warnings["usage"] = "not told by gemini"
         return _canonical.vectors(made, f"{self.name}/{bare(call.model)}", tokens)
+
+    def _entries(self, call: Call) -> List[JSON]:
+        pocket = pocket_of(call, "gemini")
+        if pocket:
+            return [{**entry, "model": resource(call.model)} for entry in pocket.body["requests"]]
+        return embedding_requests(_canonical.texts_of(call.chat), call.chat, call.warn)
 
     def models(self) -> List[JSON]:
         """List the models of all pages; a token that comes again ends the list too."""
@@ -178,10 +205,9 @@ class Gemini(Provider):
         return models
 
     def count_tokens(self, call: Call) -> int:
-        model = resource(call.model)
-        body = {
-            "generateContentRequest": {"model": model, **question(call.chat, self.name, call.warn, self.memory.recall)}
-        }
+        model, pocket = resource(call.model), pocket_of(call, "gemini")
+        asked = pocket.body if pocket else question(call.chat, self.name, call.warn, self.memory.recall)
+        body = {"generateContentRequest": {**asked, "model": model}}
         return self.door.ask("POST", f"/{model}:countTokens", call.scope, count_of, body)
 
     def relay(self, method: str, path: str, fields: Iterable[Tuple[str, str]], body: bytes, scope: Scope) -> Any:

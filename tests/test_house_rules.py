@@ -27,10 +27,10 @@ NOT_OURS = {"__pycache__", "config.ini"}  # made by using it, and ignored
 ROOMS = {
     "http.server": ["llmproxy", "plugins._server"],
     "socketserver": ["llmproxy", "plugins._server"],
-    "signal": ["llmproxy"],
+    "signal": ["llmproxy", "plugins._sandbox*"],
     "argparse": ["llmproxy", "plugins._settings"],
-    "importlib": ["llmproxy"],
-    "os.environ": ["llmproxy"],
+    "importlib": ["llmproxy", "plugins._sandbox*"],
+    "os.environ": ["llmproxy", "plugins._sandbox*"],
     "os.getenv": ["llmproxy"],
     "os.putenv": ["llmproxy"],
     "urllib.request": ["providers._transport"],
@@ -41,17 +41,18 @@ ROOMS = {
 
 
 def sources() -> Dict[str, Path]:
-    """Give every module of the product by name; a floor's own is named like the floor."""
+    """Give every module of the product by name; that of a floor, or of a suite of rooms, is named like it."""
     found = {"llmproxy": ROOT / "llmproxy.py"}
     for floor in FLOORS:
-        for path in sorted((ROOT / floor).glob("*.py")):
-            found[floor if path.stem == "__init__" else f"{floor}.{path.stem}"] = path
+        for path in sorted((ROOT / floor).rglob("*.py")):
+            found[".".join(path.relative_to(ROOT).with_suffix("").parts).replace(".__init__", "")] = path
     return found
 
 
 SOURCES = sources()
 TREES = {name: ast.parse(path.read_text("utf-8"), str(path)) for name, path in SOURCES.items()}
 MODULES = [name for name in SOURCES if "." in name and not name.partition(".")[2].startswith("_")]
+SUITES = [name for name, path in SOURCES.items() if "." in name and path.name == "__init__.py"]
 every_source = pytest.mark.parametrize("name", SOURCES)
 every_module = pytest.mark.parametrize("name", MODULES)
 
@@ -62,8 +63,9 @@ def imports(name: str, tree: ast.Module) -> Iterator[str]:
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            floor = name.partition(".")[0] if node.level else ""
-            source = ".".join(filter(None, ["." * (node.level - 1), floor, node.module]))
+            inside = name.split(".") + ["__init__"] * (SOURCES.get(name, ROOT).name == "__init__.py")
+            package = ".".join(inside[: -node.level]) if node.level else ""
+            source = ".".join(filter(None, [package, node.module]))
             yield source
             yield from (f"{source}.{alias.name}" for alias in node.names)
 
@@ -172,7 +174,22 @@ def test_the_top_level_holds_what_it_may():
 
 @pytest.mark.parametrize("floor", FLOORS)
 def test_a_floor_holds_modules_only(floor):
-    assert [p.name for p in (ROOT / floor).iterdir() if p.suffix != ".py" and p.name not in NOT_OURS] == []
+    here = {path.name for path in (ROOT / floor).iterdir() if path.suffix != ".py"} - NOT_OURS
+    assert here == {name.partition(".")[2] for name in SUITES if name.startswith(floor)}
+
+
+@pytest.mark.parametrize("suite", SUITES)
+def test_a_suite_of_rooms_has_one_owner_and_a_test_of_each(suite):
+    assert suite.partition(".")[2].startswith("_")
+    rooms = [name for name in SOURCES if name.startswith(f"{suite}.")]
+    users = {
+        n
+        for n, tree in TREES.items()
+        if n not in (suite, *rooms) and any(i.startswith(suite) for i in imports(n, tree))
+    }
+    assert len(users) == 1, users
+    missing = [name for name in rooms if not (ROOT / "tests" / f"test_{name.replace('.', '_')}.py").exists()]
+    assert missing == []
 
 
 @every_module

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from providers import PAUSE, Call, Pocket, Provider, UpstreamError
+from providers._events import handing_back
 from providers._pockets import bearing, for_provider, pocket_of
 
 BODY = {"model": "a/m", "new": True}
@@ -66,7 +67,7 @@ def test_each_part_bears_the_events_it_was_made_of():
                 yield {"choices": [event["n"], "more"]}
 
     events = [{"n": 1}, {"n": 2}, PAUSE, {"n": 1}, PAUSE, PAUSE, {"n": 3}, {"n": 4}]
-    assert list(bearing("tongue", events, translate)) == [
+    assert list(bearing("tongue", (event for event in events), translate)) == [
         {"choices": [2], "_tongue": [{"n": 1}, {"n": 2}]},
         {"choices": [2, "more"]},
         PAUSE,
@@ -76,6 +77,23 @@ def test_each_part_bears_the_events_it_was_made_of():
         {"choices": [3, "more"]},
         {"_tongue": [{"n": 4}]},
     ]
+
+
+def test_who_stumbles_over_an_event_does_so_where_it_came_from():
+    def listening():
+        try:
+            yield {"n": 1}
+        except KeyError:
+            raise UpstreamError(502, "of another shape") from None
+
+    with pytest.raises(UpstreamError, match="shape"):
+        list(bearing("tongue", listening(), handed_back))
+
+
+def handed_back(events):
+    with handing_back(events):
+        for event in events:
+            yield {"choices": event["m"]}
 
 
 def test_trouble_passes_through():

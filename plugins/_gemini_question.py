@@ -169,7 +169,8 @@ class Conversation:
             if role not in ("user", "model", "function"):
                 refuse(f"{path}.role", f"must be user or model, not {shown(role)!r}")
             turn = self._model if role == "model" else self._user
-            told += turn(content.get("parts") or [], f"{path}.parts", at)
+            for message in turn(content.get("parts") or [], f"{path}.parts", at):
+                told[-1:] = joined(told[-1:], message)
         return told
 
     def _lose(self, path: str, names: List[str]) -> None:
@@ -257,6 +258,17 @@ class Conversation:
         self._open.append((id_, call["name"]))
         arguments = json.dumps(call.get("args") or {}, separators=(",", ":"), ensure_ascii=False)
         return {"id": id_, "type": "function", "function": {"name": call["name"], "arguments": arguments}}
+
+
+def joined(before: List[JSON], message: JSON) -> List[JSON]:
+    """Give a message behind the one before; a turn of the model's that a client took apart is one again."""
+    if not before or not before[0]["role"] == message["role"] == "assistant":
+        return [*before, message]
+    one = before[0]
+    both = {
+        name: (one.get(name) or type(value)()) + value for name, value in message.items() if name != "role" and value
+    }
+    return [{**one, **both}]
 
 
 def outcome(response: JSON) -> JSON:

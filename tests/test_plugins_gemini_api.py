@@ -45,7 +45,7 @@ class Up(Provider):
         self.asked.append(call.chat)
         return _canonical.vectors([[float(len(text))] for text in call.chat["input"]], "up/m", 0)
 
-    def survey(self, provider=""):
+    def survey(self, scope, provider=""):
         return [{"id": f"up/{n}", "context_length": n} for n in range(3)], {}
 
     def describe(self, call):
@@ -196,6 +196,23 @@ def test_calls_and_results_find_each_other_with_ids_and_without():
         {"role": "tool", "tool_call_id": calls[2]["id"], "content": "broken", "is_error": True},
         {"role": "user", "content": "and?"},
     ]
+
+
+def test_a_turn_that_a_client_took_apart_is_one_again():
+    thought = {"text": "hm", "thought": True}
+    contents = [
+        USER,
+        *({"role": "model", "parts": [part]} for part in (thought, {"text": "a"}, {"text": "b"}, CALLED, CALLED)),
+    ]
+    result = {"functionResponse": {"name": "weather", "response": {}}}
+    chat, _ = translated(contents=[*contents, {"role": "user", "parts": [result, result]}])
+    assert [message["role"] for message in chat["messages"]] == ["user", "assistant", "tool", "tool"]
+    assert chat["messages"][1] == {
+        "role": "assistant",
+        "content": "ab",
+        "reasoning_content": "hm",
+        "tool_calls": [CALL, CALL],
+    }
 
 
 def test_state_that_went_out_with_a_call_comes_back_and_is_kept_from_gemini():

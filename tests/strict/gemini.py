@@ -205,7 +205,8 @@ def check_parts(content: JSON, model: str) -> None:
     for part in content["parts"]:
         kinds = part.keys() - {"thought", "thoughtSignature"}
         demand(len(kinds) == 1, "A part must have exactly one data field.")
-        demand(part.get("text") != "" or part.get("thoughtSignature"), "Unable to submit an empty text.")
+        empty = part.get("text") == "" and content["role"] == "user"  # a model's own may come back as it ended
+        demand(not empty, "Unable to submit an empty text.")
         mine = {"user": "functionResponse inlineData fileData text", "model": "functionCall inlineData text"}
         demand(kinds <= set(mine[content["role"]].split()), f"{kinds} is not a part of role {content['role']}")
         if "thoughtSignature" in part:
@@ -335,7 +336,7 @@ def called(text: str, body: JSON) -> List[Tuple[str, JSON]]:
 def written(body: JSON, text: str) -> str:
     config = body.get("generationConfig", {})
     if config.get("responseMimeType") == "application/json":
-        schema = config.get("responseJsonSchema") or {"type": "object"}
+        schema = config.get("responseJsonSchema") or config.get("responseSchema") or {"type": "object"}
         return json.dumps(instance(schema))
     results = [part["functionResponse"] for part in body["contents"][-1]["parts"] if "functionResponse" in part]
     if results and not text:
@@ -350,8 +351,9 @@ def instance(schema: JSON) -> Any:
     if "enum" in schema:
         return schema["enum"][0]
     least = {"string": "", "integer": 0, "number": 0, "boolean": False, "array": [], "null": None}
-    if schema.get("type") in least:
-        return least[schema["type"]]
+    kind = str(schema.get("type", "")).lower()  # in capitals where it is Google's own
+    if kind in least:
+        return least[kind]
     return {
         name: instance(one) for name, one in schema.get("properties", {}).items() if name in schema.get("required", ())
     }

@@ -74,6 +74,16 @@ SHAPES: Dict[str, JSON] = {  # a name is a shape, a list holds one, a function i
         "truncate": FLAG,
         "shift": FLAG,
     },
+    "/api/generate": {
+        **dict.fromkeys(("model", "prompt", "suffix", "system", "template"), TEXT),
+        **dict.fromkeys(("stream", "raw", "truncate", "shift", "logprobs"), FLAG),
+        "images": [is_bare_base64],
+        "format": lambda value: value == "json" or OBJECT(value),
+        "think": lambda value: FLAG(value) or value in ("low", "medium", "high", "max"),
+        "context": [is_(int)],
+        "keep_alive": is_duration,
+        "options": "options",
+    },
     "/api/embed": {
         "model": TEXT,
         "input": lambda value: TEXT(value) or (isinstance(value, list) and all(map(TEXT, value))),
@@ -109,6 +119,7 @@ SHAPES: Dict[str, JSON] = {  # a name is a shape, a list holds one, a function i
 }
 NEEDED = {
     "/api/chat": ("model", "messages", "stream"),
+    "/api/generate": ("model", "stream"),
     "/api/embed": ("model", "input"),
     "/api/show": ("model",),
     "message": ("role",),
@@ -201,6 +212,25 @@ def chat(body: JSON) -> Reply:
     if "cut" in text.split():
         return Reply(200, headers, written[: max(1, len(written) // 2)], cut=True)
     return Reply(200, headers, written)
+
+
+def generate(body: JSON) -> Reply:
+    """Answer a prompt as a chat of one message, in this endpoint's own shape."""
+    asked = {"role": "user", "content": body.get("prompt", ""), "images": body.get("images", [])}
+    reply = chat({**body, "messages": [asked] if body.get("prompt") else []})
+    lines = reply.body.splitlines(keepends=True) if isinstance(reply.body, bytes) else reply.body
+    return reply._replace(
+        body=b"".join(map(generated, lines)) if body["stream"] is False else list(map(generated, lines))
+    )
+
+
+def generated(line_: Any) -> bytes:
+    told = json.loads(line_)
+    said = told.pop("message")
+    return (
+        json.dumps({**told, "response": said.pop("content"), **{k: v for k, v in said.items() if k != "role"}}).encode()
+        + b"\n"
+    )
 
 
 def asked_now(messages: List[JSON]) -> str:
@@ -346,9 +376,11 @@ def details() -> JSON:
 
 ROUTES = {
     "POST /api/chat": chat,
+    "POST /api/generate": generate,
     "POST /api/embed": embed,
     "POST /api/show": show,
     "GET /api/tags": tags,
+    "GET /api/ps": lambda _: json_reply({"models": []}),
     "GET /api/version": lambda _: json_reply({"version": "0.33.0"}),
     "GET /": lambda _: Reply(200, {"Content-Type": "text/plain"}, b"Ollama is running"),
 }

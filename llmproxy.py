@@ -32,6 +32,8 @@ from providers._all import Everything
 
 HERE = Path(__file__).resolve().parent
 KERNEL = ("providers._all", "plugins._server", "plugins._settings")  # rooms that stay as they are while it runs
+PR_SET_DUMPABLE = 4  # prctl(2)
+OTHERS_READ = 0o044
 SIGNALS = [getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGHUP") if hasattr(signal, name)]
 log = logging.getLogger("llmproxy")
 
@@ -295,6 +297,9 @@ def brought_up(argv: List[str]) -> Proxy:
 
 def serve(proxy: Proxy) -> int:
     """Serve until SIGTERM or Ctrl-C."""
+    keep_to_ourselves()
+    for _, what, remedy in checked_config(proxy.settings):
+        log.warning("%s: %s", what, remedy)
     server_options = proxy.settings.of("server")
     house = House(proxy)
     host, port = server_options["host"], server_options["port"]
@@ -486,7 +491,7 @@ def print_config(proxy: Proxy) -> int:
 
 def doctor(proxy: Proxy) -> int:
     """Print what is in order here and what is not, each with its remedy; 1 when something asked for is broken."""
-    findings = [*checked_machine(), *checked_providers(proxy)]
+    findings = [*checked_machine(), *checked_config(proxy.settings), *checked_providers(proxy)]
     for plugin in proxy.plugins:
         findings += plugin.checks()
     for good, what, remedy in findings:
@@ -558,22 +563,53 @@ class Lines(logging.Formatter):
         return f"{when} {record.levelname:<7} {message} {told}".rstrip()
 
 
-def hide_secrets(secrets: List[str]) -> None:
-    """Blot secrets out of this process's own command line, where every user of the machine could read them."""
-    if not secrets or not sys.platform.startswith("linux"):
+def hide_secrets(settings: Settings) -> None:
+    """Blot secrets out of this process's own command line and environment, where others could read them.
+
+    Every user of the machine can read the one, every program of the same user the other, and what we start inherits
+    it. `os.environ` is Python's own copy, and stays as it is.
+    """
+    spelled = [os.fsencode(secret) for secret in settings.secrets(3)]
+    named = [os.fsencode(f"{name}={os.environ[name]}") for name in settings.secret_variables(os.environ)]
+    if not sys.platform.startswith("linux") or not (spelled or named):
         return
+    with contextlib.suppress(OSError, ValueError, IndexError, ImportError):
+        numbers = Path("/proc/self/stat").read_text("ascii").rpartition(")")[2].split()
+        line, environment = (slice(*map(int, numbers[at : at + 2])) for at in (45, 47))  # arg_start, env_start: proc(5)
+        blot(line, [(secret, secret) for secret in spelled])
+        blot(environment, [(entry, entry.partition(b"=")[2]) for entry in named])
+
+
+def blot(place: slice, secrets: List[Tuple[bytes, bytes]]) -> None:
+    """Overwrite a place of our own memory wherever the first of a pair stands, by as much as the second is long."""
     import ctypes
 
-    with contextlib.suppress(OSError, ValueError, IndexError):
-        numbers = Path("/proc/self/stat").read_text("ascii").rpartition(")")[2].split()
-        start, end = int(numbers[45]), int(numbers[46])  # arg_start and arg_end of proc(5)
-        line = ctypes.string_at(start, end - start)
-        for secret in secrets:
-            raw = os.fsencode(secret)
-            at = line.find(raw)
-            while at >= 0:
-                ctypes.memset(start + at, ord("*"), len(raw))
-                at = line.find(raw, at + 1)
+    text = ctypes.string_at(place.start, place.stop - place.start)
+    for known, secret in secrets:
+        at = text.find(known)
+        while at >= 0:
+            ctypes.memset(place.start + at + len(known) - len(secret), ord("*"), len(secret))
+            at = text.find(known, at + 1)
+
+
+def keep_to_ourselves() -> None:
+    """Have the kernel show this process's memory, environment and open files to nobody but root (Linux).
+
+    Without this every program of the same user could read them. It goes for what is forked, not for what is started.
+    """
+    if sys.platform.startswith("linux"):
+        with contextlib.suppress(OSError, AttributeError, ImportError):
+            import ctypes
+
+            ctypes.CDLL(None).prctl(PR_SET_DUMPABLE, *map(ctypes.c_ulong, (0, 0, 0, 0)))
+
+
+def checked_config(settings: Settings) -> Iterator[Finding]:
+    """Look at whether others can read the secrets that stand in the config file."""
+    if settings.file and os.name == "posix" and settings.file.stat().st_mode & OTHERS_READ:
+        text = settings.file.read_text("utf-8-sig")
+        if any(secret in text for secret in settings.secrets(1)):  # one from ${NAME} does not stand there
+            yield None, f"{settings.file} holds a secret and others can read it", f"chmod 600 {settings.file}"
 
 
 def run(proxy: Proxy, command: str) -> int:
@@ -591,7 +627,7 @@ def main() -> int:
     """Run the command; what is wrong with the settings is one line and exit 2."""
     try:
         proxy = brought_up(sys.argv[1:])
-        hide_secrets(proxy.settings.secrets())
+        hide_secrets(proxy.settings)
         set_up_logging(proxy.settings.of("server"))
         return run(proxy, proxy.settings.command)
     except SettingsError as error:

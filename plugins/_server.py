@@ -50,6 +50,7 @@ _SENDABLE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
 
 
 FULL = Refusal(503, "the proxy is full", {"Retry-After": "1"}, code="overloaded")
+PLAIN = {"Vary": "Origin"}  # on what no plugin has seen: what a page is told hangs on where it is from
 SLOW = Refusal(408, "the request comes too slowly", code="request_timeout")
 
 
@@ -138,7 +139,9 @@ class Handler(BaseHTTPRequestHandler):
         self.request = self.connection = request
         self.client_address = client_address
         self.address = str(client_address[0])
-        self.local = str(request.getsockname()[0])
+        self.local = ""
+        with contextlib.suppress(OSError):  # it has left already: some systems do not tell then
+            self.local = str(request.getsockname()[0])
         self.server = server
         self.ahead = b""
         self.deadline = 0.0  # when the loop gives up on it
@@ -193,7 +196,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def _answer_one(self) -> bool:
         """Read one request and answer it; False when the connection cannot go on."""
-        method = ""
+        method = "HEAD" if self.ahead.startswith(b"HEAD ") else ""  # whatever is wrong with the rest of it
         try:
             end = _http.head_end(self.ahead)
             head = _http.request_head(self.ahead[:end])
@@ -232,7 +235,7 @@ class Handler(BaseHTTPRequestHandler):
         except Exception:
             log.exception("%s: failed", request.id)
             error = Trouble(500, "internal error", code="internal_error").document()
-            return Response.of(error, 500, {"x-request-id": request.id})
+            return Response.of(error, 500, {**PLAIN, "x-request-id": request.id})
         return response
 
     def _send(self, response: Response, request: Request, minor: int, *, keep: bool) -> bool:
@@ -275,7 +278,12 @@ class Handler(BaseHTTPRequestHandler):
     def last_words(self, refusal: Refusal, method: str = "") -> bytes:
         """Give the whole answer to what is not even a request; to a HEAD its head."""
         body = json.dumps(refusal.document(), separators=(",", ":")).encode()
-        more = {"Content-Type": "application/json", "Content-Length": str(len(body)), "x-request-id": _new_id()}
+        more = {
+            **PLAIN,
+            "Content-Type": "application/json",
+            "Content-Length": str(len(body)),
+            "x-request-id": _new_id(),
+        }
         head = self._head(Response(refusal.status, {**refusal.headers, **more}), set(), keep=False)
         return head if method == "HEAD" else head + body
 

@@ -61,7 +61,9 @@ Values = Dict[str, Value]
 COMMANDS = ("serve", "doctor", "config")
 BOOLEANS = configparser.ConfigParser.BOOLEAN_STATES
 MOST = 1e15  # what no number here can be meant to reach
-SECRET = re.compile(r"(^|_)(key|secret|token|password)$")
+SECRET = re.compile(r"(^|_)(key|secrets?|token|password)$")  # options that hold one
+SECRETIVE = re.compile("key|secret|token|passw", re.IGNORECASE)  # variables that may
+LOGIN = re.compile(r"://[^/?#\s]*@")  # a URL with a password in it
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
@@ -150,6 +152,7 @@ class Settings:
         self._take_environment(environ)
         commands = [*COMMANDS, *(name for plugin in classes.plugins.values() for name in plugin.commands)]
         self.command, self.rest = self._take_arguments(argv, commands)
+        self._check_places()
 
     @staticmethod
     def _find(argv: Sequence[str], environ: Mapping[str, str], beside: Optional[Path]) -> Optional[Path]:
@@ -229,6 +232,15 @@ class Settings:
                 self._set(3, section, name, text, flag)
         return str(arguments.command), unknown
 
+    def _check_places(self) -> None:
+        """Refuse another provider without a place of its own: its key would go to where its type is at home."""
+        for name, kind in self.types.items():
+            url = self.sections[f"providers.{name}"].get("base_url")
+            if name != kind and url and url.value and not url.rank:
+                raise SettingsError(
+                    f"[providers.{name}] base_url is needed: else it would be {kind} itself, {url.value}"
+                )
+
     def parser(self, commands: Sequence[str]) -> Tuple[argparse.ArgumentParser, Dict[str, Tuple[str, str]]]:
         """Make the command line's parser; the second maps each flag to its section and option."""
         parser = _Parser(
@@ -273,13 +285,24 @@ class Settings:
     def enabled(self, section: str) -> bool:
         return bool(self.sections[section]["enabled"].value)
 
-    def secrets(self) -> List[str]:
-        """Give the secrets that stood on the command line."""
+    def secrets(self, rank: int) -> List[str]:
+        """Give the secrets that the file (1), the environment (2) or the command line (3) had the last word on."""
         return [
-            str(value.value)
+            text
             for section in self.sections.values()
             for name, value in section.items()
-            if value.rank == 3 and value.value and SECRET.search(name)
+            if value.rank == rank
+            for text in (value.value if isinstance(value.value, tuple) else [str(value.value)])
+            if text and (SECRET.search(name) or LOGIN.search(text))
+        ]
+
+    def secret_variables(self, environ: Mapping[str, str]) -> List[str]:
+        """Name the variables of the environment that hold a secret, ours or by their looks anybody's."""
+        known = {*self.secrets(1), *self.secrets(2)}
+        return [
+            name
+            for name, text in environ.items()
+            if text and (text in known or SECRETIVE.search(name) or LOGIN.search(text))
         ]
 
 

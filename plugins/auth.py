@@ -14,7 +14,7 @@ import sys
 import time
 from typing import Any, Callable, ClassVar, List, Mapping, NamedTuple, NoReturn, Optional, Tuple
 
-from providers import Options, Provider
+from providers import Allowed, Options, Provider
 
 from . import JSON, Commands, Handler, Plugin, Refusal, Request, Response
 from ._settings import SettingsError, arguments
@@ -73,6 +73,32 @@ def verify(token: str, secret: bytes, now: float, rules: Rules = ANY) -> JSON:
     _check_times(claims, now, rules)
     _check_names(claims, rules)
     return claims
+
+
+def allowed(claims: JSON) -> Allowed:
+    """Give what a token's `providers` and `models` let its user ask for; raises BadToken where they are no lists."""
+    lists = {name: claims[name] for name in PATTERNS if name in claims}
+    for name, names in lists.items():
+        if not isinstance(names, list) or not all(isinstance(item, str) for item in names):
+            raise BadToken(f"its {name} is not a list of names")
+    return Allowed(*([PATTERNS[name](item) for item in names] for name, names in lists.items()))
+
+
+def _of_provider(name: str) -> str:
+    return f"{name.lower()}/*"
+
+
+def _of_model(name: str) -> str:
+    provider, slash, model = name.partition("/")
+    return f"{provider.lower()}{slash}{model}"
+
+
+def unlimited(_: JSON) -> Allowed:
+    return Allowed()
+
+
+#: claim -> how one of its names is told to `Allowed`
+PATTERNS: Mapping[str, Callable[[str], str]] = {"providers": _of_provider, "models": _of_model}
 
 
 def _signature(signed: str, secret: bytes) -> str:
@@ -171,6 +197,11 @@ def print_token(options: Mapping[str, Any], argv: List[str]) -> int:
     claims.update(
         {name: options[option] for name, option in (("iss", "issuer"), ("aud", "audience")) if options[option]}
     )
+    if options["claims"]:
+        try:
+            allowed(claims)
+        except BadToken as error:
+            raise SettingsError(f'nobody could use this token: {error}, like models=["ollama/*"]') from None
     sys.stdout.write(sign(claims, options["secret"].encode()) + "\n")
     return 0
 
@@ -206,6 +237,10 @@ class Auth(Plugin):
         "audience": ("", "The `aud` a token must have, or have among others; empty: any."),
         "leeway": (30.0, "Seconds that clocks may differ."),
         "require_exp": (False, "Whether a token must expire."),
+        "claims": (
+            True,
+            'Whether a token limits its user by what it says: providers ["ollama"], models ["openai/gpt-4o*"].',
+        ),
     }
     order = 20
     authenticates = True
@@ -219,6 +254,7 @@ class Auth(Plugin):
         if min(map(len, self.secrets)) < SHORTEST_SECRET:
             log.warning("a JWT secret is shorter than %d bytes: it can be guessed", SHORTEST_SECRET)
         self.rules = Rules(options["issuer"], options["audience"], options["leeway"], options["require_exp"])
+        self.limits = allowed if options["claims"] else unlimited
         self.clock = clock
 
     def handle(self, request: Request, inner: Handler) -> Response:
@@ -227,12 +263,14 @@ class Auth(Plugin):
         return inner(request)
 
     def user(self, request: Request) -> str:
-        """Give who a request comes from; raises the 401 that tells why it is nobody."""
+        """Give who a request comes from, and have it carry what they may ask for; raises the 401 that tells why not."""
         token = shown_token(request)
         if token is None:
             raise _unknown("this needs a token: Authorization: Bearer ...")
         try:
-            return str(self.claims(token).get("sub", ""))
+            claims = self.claims(token)
+            request.scope.allowed = self.limits(claims)
+            return str(claims.get("sub", ""))
         except BadToken as error:
             raise _unknown("the token is not accepted", str(error)) from None
 

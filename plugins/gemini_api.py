@@ -311,7 +311,7 @@ class GeminiApi(Dialect):
 
     def listed(self, request: Request) -> Response:
         """List the models page by page; a token is where the next page begins."""
-        models = [model_of(model) for model in self.upstream.survey()[0]]
+        models = [model_of(model) for model in self.upstream.survey(request.scope)[0]]
         query = dict(urllib.parse.parse_qsl(request.query))
         start, size = number(query, "pageToken", 0), min(number(query, "pageSize", USUAL_PAGE), LARGEST_PAGE)
         page: JSON = {"models": models[start : start + (size or USUAL_PAGE)]}

@@ -95,7 +95,7 @@ class Llm(Plugin):
         return Response.of(answer)
 
     def listed(self, request: Request, provider: str) -> Response:
-        models, errors = self.upstream.survey(provider)
+        models, errors = self.upstream.survey(request.scope, provider)
         answer: JSON = {"object": "list", "data": models}
         if provider:
             answer["provider"] = provider

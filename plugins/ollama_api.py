@@ -512,7 +512,7 @@ class OllamaApi(Dialect):
         return Response.of(document, headers=request.warnings())
 
     def listed(self, request: Request) -> Response:
-        return Response.of({"models": [tag(model) for model in self.upstream.survey()[0]]})
+        return Response.of({"models": [tag(model) for model in self.upstream.survey(request.scope)[0]]})
 
     def shown(self, request: Request) -> Response:
         body = read(request)

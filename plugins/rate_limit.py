@@ -9,13 +9,14 @@ answered now, `RateLimit-Reset` the seconds until the bucket is full. A refusal 
 from __future__ import annotations
 
 import time
-from typing import Any, Callable, ClassVar, Dict, List, Mapping, Sequence
+from typing import Any, Callable, ClassVar, Dict, Iterator, List, Mapping, Sequence, Union
 
 from providers import Options, Provider
 
-from . import Handler, Plugin, Refusal, Request, Response
+from . import Finding, Handler, Plugin, Refusal, Request, Response
 from ._addresses import neighbourhood
 from ._buckets import Buckets, Budget, Level
+from ._redis import Place, RedisBuckets, StoreError
 
 SECOND = 10**9  # in nanoseconds
 LONGEST = 100 * 365 * 86400 * SECOND  # that a bucket may take to be full
@@ -31,7 +32,10 @@ class RateLimit(Plugin):
         ),
         "execute_rate": (60.0, "Requests a minute to /execute, which are counted apart from all others."),
         "execute_burst": (20, "Requests to /execute that may come at once."),
-        "store": ("memory", "Where it is counted: memory, which all workers share."),
+        "store": (
+            "memory",
+            "Where it is counted: memory, which all workers share, or redis://:password@host:6379/0, which proxies share.",
+        ),
     }
     order = 30
 
@@ -39,21 +43,23 @@ class RateLimit(Plugin):
         self, options: Mapping[str, Any], upstream: Provider, clock: Callable[[], int] = time.monotonic_ns
     ) -> None:
         super().__init__(options, upstream)
-        if options["store"].startswith("redis:"):
-            raise ValueError("store: redis is not supported yet; there is only memory")
-        one_of("store", options["store"], ["memory"])
         self.by = one_of("by", options["by"], ["user", "ip", "both"])
         self.budgets = {
             "execute": budget("execute_", options["execute_rate"], options["execute_burst"]),
             "all": budget("", options["rate"], options["burst"]),
         }
-        self.buckets = Buckets(clock=clock)
+        self.store = None if options["store"] == "memory" else RedisBuckets(Place.of(options["store"]))
+        self.buckets: Union[Buckets, RedisBuckets] = self.store or Buckets(clock=clock)
 
     def handle(self, request: Request, inner: Handler) -> Response:
         if request.public or request.method == "OPTIONS":
             return inner(request)
         what = "execute" if f"{request.path}/".startswith("/execute/") else "all"
-        level = self.buckets.take(self.keys(request, what), self.budgets[what])
+        try:
+            level = self.buckets.take(self.keys(request, what), self.budgets[what])
+        except StoreError:
+            message = "requests cannot be counted now, so none is let in: try again later"
+            raise Refusal(503, message, {"Retry-After": "1"}, code="rate_limit_unavailable") from None
         told = headers(self.budgets[what], level)
         if level.wait:
             seconds = whole_seconds(level.wait)
@@ -65,7 +71,21 @@ class RateLimit(Plugin):
         return response
 
     def follow(self, before: Plugin) -> None:
-        self.buckets = getattr(before, "buckets", self.buckets)
+        if not self.store and not getattr(before, "store", None):
+            self.buckets = getattr(before, "buckets", self.buckets)
+
+    def checks(self) -> Iterator[Finding]:
+        if self.store:
+            try:
+                self.store.ping()
+            except StoreError as error:
+                yield False, f"rate limits at {error}", "see [plugins.rate_limit] store"
+            else:
+                yield True, f"rate limits at {self.store.place}", ""
+
+    def close(self) -> None:
+        if self.store:
+            self.store.close()
 
     def keys(self, request: Request, what: str) -> List[str]:
         """Name the buckets that a request is paid from."""

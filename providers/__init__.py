@@ -14,7 +14,7 @@ import select
 import socket
 import threading
 import time
-from typing import Any, Callable, ClassVar, Dict, Generator, Iterable, List, Mapping, Optional, Tuple
+from typing import Any, Callable, ClassVar, Dict, Generator, Iterable, List, Mapping, Optional, Protocol, Tuple
 
 JSON = Dict[str, Any]
 Parts = Generator[JSON, None, None]
@@ -99,6 +99,7 @@ class UpstreamError(Trouble):
         self.provider_status = provider_status
         self.retry_after = retry_after
         self.passing = code in self.PASSING
+        self.own: JSON = {}  # what the upstream said besides, by the name of its dialect
 
     def document(self) -> JSON:
         told = super().document()
@@ -113,18 +114,56 @@ class Gone(Exception):  # noqa: N818  (nobody is left to whom it would be an err
     """The client left: there is nobody to answer, and what was opened for it is closed."""
 
 
+class Pollable(Protocol):
+    """What can be waited for: a socket, or an epoll object that stands for many."""
+
+    def fileno(self) -> int: ...
+
+
+class Allowed:
+    """What a client may ask for: models that are in every one of these lists; with no list, all.
+
+    A list holds names like `ollama/llama3.2`; one that ends in `*` stands for all that begin so.
+    """
+
+    __slots__ = ("_lists",)
+
+    def __init__(self, *lists: Iterable[str]) -> None:
+        self._lists = [tuple(names) for names in lists]
+
+    def one(self, provider: str, model: str) -> bool:
+        """Tell whether a model is allowed."""
+        full = f"{provider}/{model}"
+        return all(any(name == full or _begins(name, full) for name in names) for names in self._lists)
+
+    def whole(self, provider: str) -> bool:
+        """Tell whether all of a provider is allowed, whatever its models are called."""
+        start = f"{provider}/"
+        return all(any(_begins(name, start) for name in names) for names in self._lists)
+
+    def part(self, provider: str) -> bool:
+        """Tell whether anything of a provider can be allowed."""
+        start = f"{provider}/"
+        return all(any(name.startswith(start) or _begins(name, start) for name in names) for names in self._lists)
+
+
+def _begins(name: str, text: str) -> bool:
+    return name.endswith("*") and text.startswith(name[:-1])
+
+
 class Scope:
     """What was opened for one request: it closes with the request, or when its client leaves.
 
     `add` takes what closes a thing; `drop` forgets it again once it was closed in good order. Closing
     runs in the reverse order of opening, once, from whichever thread comes first. `wait` is how a
     request waits for a socket: it watches the client's own socket as well. `left` tells whether the
-    client did before the end.
+    client did before the end. What its client may ask for goes with it: it is there wherever an upstream is asked.
     """
 
     def __init__(self, client: Optional[socket.socket] = None) -> None:
         self.client = client
         self.left = False
+        self.allowed = Allowed()
         self.warnings: Dict[str, str] = {}
         self._lock = threading.Lock()
         self._closers: List[Callable[[], object]] = []
@@ -152,7 +191,7 @@ class Scope:
             for close in closers:
                 stack.callback(close)
 
-    def wait(self, sock: Optional[socket.socket], seconds: float, *, write: bool = False, read: bool = True) -> bool:
+    def wait(self, sock: Optional[Pollable], seconds: float, *, write: bool = False, read: bool = True) -> bool:
         """Wait until `sock` is ready; False when `seconds` have passed before.
 
         With no socket this is a sleep. Raises Gone as soon as the client has left.
@@ -169,7 +208,7 @@ class Scope:
 
 
 def _ready(
-    sock: Optional[socket.socket], client: Optional[socket.socket], seconds: float, *, write: bool, read: bool
+    sock: Optional[Pollable], client: Optional[socket.socket], seconds: float, *, write: bool, read: bool
 ) -> Optional[bool]:
     """Tell whether `sock` became ready in time; None if the client left first."""
     deadline = time.monotonic() + seconds
@@ -186,7 +225,7 @@ def _ready(
 
 
 def _poll(
-    sock: Optional[socket.socket], client: Optional[socket.socket], seconds: float, *, write: bool, read: bool
+    sock: Optional[Pollable], client: Optional[socket.socket], seconds: float, *, write: bool, read: bool
 ) -> Tuple[bool, bool]:
     """Wait for either of the two; tells (sock is ready, client has something to say)."""
     ours, theirs = (-1 if one is None else one.fileno() for one in (sock, client))
@@ -326,8 +365,8 @@ class Provider:
         """List what can be asked for, as OpenAI model objects with the upstream's own ids."""
         return []
 
-    def survey(self, provider: str = "") -> Tuple[List[JSON], Dict[str, str]]:
-        """List the models of one provider with their own ids, or of all as `provider/model`.
+    def survey(self, scope: Scope, provider: str = "") -> Tuple[List[JSON], Dict[str, str]]:
+        """List what may be asked of one provider, with its own ids, or of all as `provider/model`.
 
         The second is what went wrong, by provider; with one provider asked for, that is raised.
         """

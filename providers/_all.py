@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from contextlib import closing
 from typing import Any, Callable, Dict, Iterable, List, Mapping, NamedTuple, Sequence, Tuple, TypeVar
 
-from . import JSON, Call, Parts, Provider, Scope, Trouble, UpstreamError
+from . import JSON, Allowed, Call, Parts, Pocket, Provider, Scope, Trouble, UpstreamError
 from ._pockets import for_provider
 
 T = TypeVar("T")
 
 #: our own client's mistakes: no other upstream would take them either
 HOPELESS = frozenset({400, 413, 415, 422})
+_MODELS = re.compile("model|fallback", re.IGNORECASE)
 
 
 class Target(NamedTuple):
@@ -78,11 +80,24 @@ class Everything(Provider):
         told = f"no provider for the model {model[:80]!r}: name it provider/model, with one of {names}"
         return Trouble(404, told, code="model_not_found", param="model")
 
+    def _allowed(self, call: Call) -> List[Target]:
+        """Give where a call may go of where its model leads; raises a 403 where there is nothing left."""
+        allowed = call.scope.allowed
+        targets = [target for target in self.targets(call.model) if allowed.one(target.provider.name, target.model)]
+        if not targets:
+            raise _forbidden(f"your token does not allow the model {call.model[:80]!r}")
+        if not all(allowed.whole(target.provider.name) for target in targets):
+            for field in other_models(call.chat):
+                told = f"your token does not allow {field}: it may name other models"
+                raise Trouble(403, told, code="model_not_allowed", param=field)
+        return targets
+
     def chat(self, call: Call) -> Parts:
+        self._allowed(call)  # first, for what stands around may answer by itself
         return self.ask(call)
 
     def _ask(self, call: Call) -> Parts:
-        targets = self.targets(call.model)
+        targets = self._allowed(call)
         if len(targets) == 1:
             return targets[0].provider.chat(for_provider(call, *targets[0]))
         return self._chat_with_one_of(targets, call)
@@ -104,7 +119,7 @@ class Everything(Provider):
                 return
 
     def embed(self, call: Call) -> JSON:
-        return self._first(call, lambda target, asked: self._embedder(target).embed(asked))
+        return self._first(call, lambda target, asked: self._embedder(target, call.scope).embed(asked))
 
     def describe(self, call: Call) -> JSON:
         """Tell of one model, under the name it was asked by."""
@@ -119,7 +134,7 @@ class Everything(Provider):
 
     def _first(self, call: Call, ask: Callable[[Target, Call], T]) -> T:
         """Ask the targets in turn until one answers."""
-        targets, warned = self.targets(call.model), dict(call.scope.warnings)
+        targets, warned = self._allowed(call), dict(call.scope.warnings)
         for at, target in enumerate(targets):
             try:
                 return ask(target, for_provider(call, target.provider, target.model))
@@ -129,10 +144,17 @@ class Everything(Provider):
                 _tell(call.scope, warned, targets, at)
         raise AssertionError("an alias leads somewhere")
 
-    def _embedder(self, target: Target) -> Provider:
+    def _embedder(self, target: Target, scope: Scope) -> Provider:
         """Give who makes the embeddings: the provider itself, or the one it names in its place."""
         elsewhere = target.provider.embeds_at(target.model)
-        return _Delegate(target.provider, self._deputy(target, elsewhere)) if elsewhere else target.provider
+        if not elsewhere:
+            return target.provider
+        deputy = self._deputy(target, elsewhere)
+        if not scope.allowed.one(deputy.provider.name, deputy.model):
+            raise _forbidden(
+                f"your token does not allow {elsewhere}, which makes embeddings for {target.provider.name}"
+            )
+        return _Delegate(target.provider, deputy)
 
     def _deputy(self, target: Target, elsewhere: str) -> Target:
         name = target.provider.name
@@ -146,26 +168,36 @@ class Everything(Provider):
             raise UpstreamError(400, remedy, code="unsupported_operation", param="provider", provider=name)
         return deputy
 
-    def survey(self, provider: str = "") -> Tuple[List[JSON], Dict[str, str]]:
+    def survey(self, scope: Scope, provider: str = "") -> Tuple[List[JSON], Dict[str, str]]:
+        allowed = scope.allowed
         if provider:
-            return self.providers[provider].survey()
-        models, errors = self._surveyor.survey([p for p in self.providers.values() if p.configured])
-        return models + self._named(), errors
+            if not allowed.part(provider):
+                raise _forbidden(f"your token does not allow {provider}", "provider")
+            models, errors = self.providers[provider].survey(scope)
+            return [model for model in models if allowed.one(provider, str(model.get("id")))], errors
+        asked = [p for p in self.providers.values() if p.configured and allowed.part(p.name)]
+        models, errors = self._surveyor.survey(asked)
+        models = [model for model in models if allowed.one(*model["id"].split("/", 1))]
+        return models + self._named(allowed), errors
 
-    def _named(self) -> List[JSON]:
+    def _named(self, allowed: Allowed) -> List[JSON]:
         """List the aliases as models; each as one of the provider that answers first."""
-        names = {alias: models[0].partition("/")[0] for alias, models in self.aliases.items() if alias[-1:] != "*"}
+        names = {
+            alias: [t.provider.name for t in self.targets(alias) if allowed.one(t.provider.name, t.model)]
+            for alias in self.aliases
+            if alias[-1:] != "*"
+        }
         return [
-            {"id": alias, "object": "model", "created": 0, "owned_by": "llmproxy", "provider": provider.lower()}
-            for alias, provider in names.items()
+            {"id": alias, "object": "model", "created": 0, "owned_by": "llmproxy", "provider": providers[0]}
+            for alias, providers in names.items()
+            if providers
         ]
-
-    def models(self) -> List[JSON]:
-        return self.survey()[0]
 
     def relay(self, method: str, path: str, fields: Iterable[Tuple[str, str]], body: bytes, scope: Scope) -> Any:
         """Pass a request on; the path's first segment names the provider."""
         name, slash, rest = path[1:].partition("/")
+        if not scope.allowed.whole(name):
+            raise _forbidden(f"your token does not allow all of {name}: what is passed on is not read here", "provider")
         return self.providers[name].relay(method, slash + rest, fields, body, scope)
 
     def close(self) -> None:
@@ -184,6 +216,23 @@ class _Delegate(Provider):
         answer = self.deputy.provider.embed(call.asking(model=self.deputy.model))
         call.scope.warnings["model"] = f"{self.name} has no embeddings: {answer.get('model')} answered"
         return answer
+
+
+def _forbidden(message: str, param: str = "model") -> Trouble:
+    return Trouble(403, message, code=f"{param}_not_allowed", param=param)
+
+
+def other_models(chat: JSON) -> List[str]:
+    """Name the fields by which a question could have an upstream ask other models than the one it is about.
+
+    Gateways have lists of models to fall back on, and the options of a provider are sent as they stand.
+    """
+    bodies = [chat, *(pocket.body for pocket in chat.values() if isinstance(pocket, Pocket))]
+    found = [name for body in bodies for name in body if name != "model" and _MODELS.search(name)]
+    options = chat.get("provider_options")
+    for dialect, own in options.items() if isinstance(options, dict) else ():
+        found += [f"provider_options.{dialect}.{name}" for name in own or () if _MODELS.search(name)]
+    return found
 
 
 def _another_may(error: UpstreamError, at: int, targets: List[Target]) -> bool:

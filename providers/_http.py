@@ -111,7 +111,7 @@ def head_end(data: bytes) -> int:
     Raises BadMessage for a line that does not end in CRLF and for a head that is too large.
     """
     end = data.find(b"\r\n\r\n", 0, LARGEST_HEAD)
-    if end < 0 and _has_lone_end(data):
+    if end < 0 and _has_lone_end(data[:LARGEST_HEAD]):
         raise BadMessage("a line of the head does not end in CRLF")
     if _is_long(data, data.find(b"\r\n")):
         raise BadMessage("the first line is too long", 414)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import os
@@ -11,6 +12,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -339,6 +341,129 @@ def test_secrets_disappear_from_the_process_list(house, upstream):
     assert secrets[0] not in one.log
 
 
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the environment is looked at in /proc")
+@pytest.mark.skipif(os.name == "posix" and os.geteuid() != 0, reason="only root can look at it")
+def test_secrets_disappear_from_the_environment_that_others_see(house, upstream):
+    up = upstream(json_reply({}))
+    ini = f"[providers.own]\ntype = openai\nbase_url = {up.url}\napi_key = ${{ODD}}\n"
+    secrets = {
+        "OPENAI_API_KEY": "sk-one",
+        "ODD": "sk-two",
+        "AWS_SECRET_ID": "sk-three",
+        "X_PROXY": "http://u:sk-four@h",
+    }
+    one = house(ini, env={**secrets, "OPENAI_BASE_URL": up.url, "PLAIN": "sk-onetwo"})
+    seen = Path(f"/proc/{one.process.pid}/environ").read_bytes().decode().split("\0")
+    assert not [entry for entry in seen if entry.partition("=")[2] in secrets.values()]
+    hidden = [f"{name}={'*' * len(secret)}" for name, secret in secrets.items()]
+    assert {*hidden, "PLAIN=sk-onetwo", f"OPENAI_BASE_URL={up.url}"} <= set(seen)
+    one.process.send_signal(signal.SIGHUP)  # what is brought up anew knows them still
+    assert one.wait_log("a new version answers")
+    for name in ("openai", "own"):
+        one.ask("GET", f"/{name}/v1/models")
+    assert [asked.headers["authorization"] for asked in up.asked] == ["Bearer sk-one", "Bearer sk-two"]
+
+
+SPY = """
+import os, sys
+for pid in sys.argv[1:]:
+    for name in ("environ", "mem", "maps", "fd/0"):
+        try:
+            open(f"/proc/{pid}/{name}", "rb").read(64) if name != "fd/0" else os.readlink(f"/proc/{pid}/{name}")
+        except PermissionError:
+            print(pid, name, "denied")
+        except OSError as error:
+            print(pid, name, error)
+        else:
+            print(pid, name, "seen")
+"""
+
+
+def ordinary():
+    """Give a Python that an ordinary user can run, and what makes a process such a user's."""
+    if os.geteuid() != 0:
+        return sys.executable, {}
+    user = {"user": 65534, "group": 65534, "extra_groups": []}
+    for python in (sys.executable, "/usr/bin/python3"):
+        command = [python, "-c", "import sys; sys.exit(sys.version_info < (3, 9))"]
+        with contextlib.suppress(OSError):
+            if subprocess.run(command, **user, cwd="/", stderr=subprocess.DEVNULL, check=False).returncode == 0:
+                return python, user
+    pytest.skip("there is no Python that an ordinary user can run")
+
+
+@pytest.fixture
+def public_copy():
+    """A copy of the program that everybody can read; gives its folder."""
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o755)
+        for name in ("providers", "plugins"):
+            shutil.copytree(str(ROOT / name), f"{folder}/{name}", ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copy2(str(ROOT / "llmproxy.py"), folder)
+        yield Path(folder)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="there is no such protection here")
+@pytest.mark.parametrize("workers", [1, 2])
+def test_another_program_of_the_same_user_cannot_look_into_it(public_copy, tmp_path, workers):
+    python, user = ordinary()
+    started = {"env": {**clean_environment(Path("/")), "OPENAI_API_KEY": "sk-one"}, "cwd": "/", **user}
+    command = [python, "-B", str(public_copy / "llmproxy.py"), "--port", "0", "--workers", str(workers)]
+    with (tmp_path / "log").open("wb") as log:
+        processes = [subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, **started)]
+    processes.append(subprocess.Popen(["sleep", str(LONG)], **started))  # what does not protect itself, to compare
+    try:
+        said = (tmp_path / "log").read_text
+        assert until(lambda: "listening on" in said()), said()
+        port = int(re.search(r"listening on http://\S+:(\d+)", said()).group(1))
+        one, other = (process.pid for process in processes)
+        family = [one, *map(int, Path(f"/proc/{one}/task/{one}/children").read_text().split())]
+        assert until(lambda: http_status(port) == 200)
+        spying = [python, "-c", SPY, *map(str, [*family, other])]
+        seen = subprocess.run(spying, **started, stdout=subprocess.PIPE, check=True).stdout.decode().splitlines()
+    finally:
+        for process in processes:
+            process.terminate()
+        codes = [process.wait(LONG) for process in processes]
+    assert len(family) == (workers + 1 if workers > 1 else 1)
+    assert {f"{other} environ seen", f"{other} fd/0 seen"} <= set(seen), seen
+    wanted = [f"{pid} {name} denied" for pid in family for name in ("environ", "mem", "maps", "fd/0")]
+    assert [line for line in seen if not line.startswith(f"{other} ")] == wanted
+    assert (codes[0], "Traceback" in said()) == (0, False)
+
+
+def http_status(port):
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=LONG)
+    chat = {"model": "echo/echo", "messages": [{"role": "user", "content": "hi"}]}
+    connection.request("POST", "/llm", json.dumps(chat), {"Content-Type": "application/json"})
+    with contextlib.closing(connection):
+        return connection.getresponse().status
+
+
+@pytest.mark.skipif(os.name != "posix", reason="there are no such modes here")
+@pytest.mark.parametrize(
+    ("mode", "line", "warned"),
+    [
+        (0o644, "api_key = sk-in-the-file", True),
+        (0o640, "api_key = sk-in-the-file", True),
+        (0o604, "base_url = http://me:pass@127.0.0.1:1", True),
+        (0o600, "api_key = sk-in-the-file", False),
+        (0o644, "api_key = ${KEPT_ELSEWHERE}", False),
+        (0o644, "enabled = yes", False),
+    ],
+)
+def test_a_config_with_secrets_that_others_can_read_is_told_of(house, run, tmp_path, mode, line, warned):
+    config = tmp_path / "mine.ini"
+    config.write_text(f"[providers.openai]\n{line}\nenabled = no\n".replace("enabled = yes\nenabled = no", ""))
+    config.chmod(mode)
+    env = {"KEPT_ELSEWHERE": "sk-elsewhere", "LLMPROXY_CONFIG": str(config)}
+    words = f"{config} holds a secret and others can read it: chmod 600 {config}"
+    one = house(env=env, args=["--config", str(config), "--workers", "2"])
+    assert one.log.count(words) == warned
+    assert "sk-in-the-file" not in one.log
+    assert (words in run("doctor", "--config", str(config), env=env)[1]) == warned
+
+
 def test_this_machine_is_not_asked_for_through_the_environments_proxy(house, upstream):
     up = upstream(json_reply({"here": 1}))
     proxy = f"http://127.0.0.1:{closed_port()}"
@@ -370,7 +495,7 @@ def test_known_paths_say_what_they_take(house):
         ("HEAD", "/health", 200, None),
         ("POST", "/health", 405, "GET, HEAD, OPTIONS"),
         ("BREW", "/health", 405, "GET, HEAD, OPTIONS"),
-        ("GET", "/llm", 405, "OPTIONS, POST"),
+        ("GET", "/llm", 405, "HEAD, OPTIONS, POST"),
         ("OPTIONS", "/llm", 204, "OPTIONS, POST"),
         ("OPTIONS", "/ollama/api/tags", 204, "DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT"),
         ("OPTIONS", "/nowhere", 404, None),

@@ -12,7 +12,7 @@ import time
 import pytest
 
 from plugins import Refusal, Request, Response, _server
-from plugins._server import Crew, Server
+from plugins._server import Crew, Handler, Server
 from plugins._settings import SERVER
 from providers import Trouble
 from scripted import RESET
@@ -337,10 +337,20 @@ def test_what_breaks_the_rules_is_refused_and_nothing_behind_it_is_served(serve,
     assert served == []
 
 
-def test_a_refused_head_gets_no_body(serve):
-    client = serve()().say(b"HEAD /../a HTTP/1.1\r\nHost: x\r\n\r\n")
-    status, headers, _ = client.answer("HEAD")
-    assert (status, headers["connection"]) == (400, "close")
+@pytest.mark.parametrize(
+    ("status", "data"),
+    [
+        (400, b"HEAD /../a HTTP/1.1\r\nHost: x\r\n\r\n"),
+        (400, b"HEAD / HTTP/1.1\r\n\r\n"),
+        (414, b"HEAD /" + b"a" * 20_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n"),
+        (431, b"HEAD / HTTP/1.1\r\nHost: x\r\n" + b"A: b\r\n" * 200 + b"\r\n"),
+    ],
+    ids=["path", "host", "line", "fields"],
+)
+def test_a_refused_head_gets_no_body(serve, status, data):
+    client = serve()().say(data)
+    got, headers, _ = client.answer("HEAD")
+    assert (got, headers["connection"]) == (status, "close")
     assert client.ended()
 
 
@@ -680,6 +690,21 @@ def test_a_bug_is_a_bare_500(serve, caplog):
         status, headers, body = client.say(GET).answer()
         assert (status, json.loads(body)["error"]["message"]) == (500, "internal error")
         assert headers["x-request-id"]
+        assert headers["vary"] == "Origin"
+
+
+@pytest.mark.parametrize("line", [b"GET  / HTTP/1.1", b"CONNECT / HTTP/1.1", b"HEAD  / HTTP/1.1"])
+def test_what_is_no_request_is_told_what_hangs_on_the_page_too(serve, line):
+    assert b"\r\nVary: Origin\r\n" in serve()().say(line + b"\r\nHost: x\r\n\r\n").stream.read()
+
+
+def test_a_connection_that_does_not_tell_where_it_came_to_is_taken(serve):
+    class Lost(socket.socket):
+        def getsockname(self):
+            raise OSError("gone")
+
+    with Lost() as sock:
+        assert Handler(sock, ("192.0.2.1", 1), None).local == ""
 
 
 @pytest.mark.parametrize("value", ["a\r\nSet-Cookie: b", "\u20ac", "a\x00b", "a\nb"])

@@ -50,6 +50,7 @@ class Auth(Plugin):
     options: ClassVar[Dict[str, Any]] = {
         "enabled": (False, "Whether it is there.", "--enable-auth"),
         "secret": ("", "Its secret.", "JWT_SECRET", "--jwt-secret"),
+        "old_secrets": ((), "Its secrets before."),
         "leeway": (30, "Seconds."),
     }
     commands: ClassVar[Dict[str, Any]] = {"token": lambda *_: 0}
@@ -399,8 +400,19 @@ def test_a_section_with_a_type_is_another_provider(settled):
 
 
 def test_the_environment_speaks_of_the_original_only(settled):
-    settings = settled("[providers.groq]\ntype = openai\n", environ={"OPENAI_API_KEY": "theirs"})
+    settings = settled("[providers.groq]\ntype = openai\nbase_url = x\n", environ={"OPENAI_API_KEY": "theirs"})
     assert settings.of("providers.groq")["api_key"] == ""
+
+
+def test_another_provider_needs_a_place_of_its_own(unsettled, settled):
+    told = "[providers.groq] base_url is needed: else it would be openai itself, "
+    assert told in unsettled(
+        "[providers.groq]\ntype = openai\napi_key = gsk\n", environ={"OPENAI_BASE_URL": "http://o"}
+    )
+    assert (
+        settled("[providers.groq]\ntype = openai\n", ["--groq-base-url", "x"]).of("providers.groq")["base_url"] == "x"
+    )
+    assert settled("[providers.other]\ntype = ollama\n").types["other"] == "ollama"  # that is on this machine anyway
 
 
 def test_a_known_name_may_have_another_type(settled):
@@ -412,8 +424,10 @@ def test_a_known_name_may_have_another_type(settled):
 
 @pytest.mark.parametrize("name", ["auth", "head", "server", "quiet", "open-ai", "open_ai", "no"])
 def test_another_provider_may_have_any_name(settled, name):
-    other = "[providers.open_ai]\ntype = openai\n" if name == "open-ai" else ""
-    settings = settled(f"[providers.{name}]\ntype = openai\nretries = 7\n{other}", ["--port", "1", "--enable-auth"])
+    other = "[providers.open_ai]\ntype = openai\nbase_url = x\n" if name == "open-ai" else ""
+    settings = settled(
+        f"[providers.{name}]\ntype = openai\nbase_url = x\nretries = 7\n{other}", ["--port", "1", "--enable-auth"]
+    )
     assert settings.of(f"providers.{name}")["retries"] == 7
     assert settings.of("server")["port"] == 1
     assert settings.enabled("plugins.auth")
@@ -453,12 +467,26 @@ def test_version_is_told(settled, capsys):
     assert re.match(r"llmproxy \d+\.\d+", capsys.readouterr().out)
 
 
-def test_secrets_are_those_that_stood_on_the_command_line(settled):
-    text = "[plugins.auth]\nsecret = from-file\n"
-    assert settled(text, environ={"OPENAI_API_KEY": "from-environment"}).secrets() == []
-    settings = settled(text, ["--openai-api-key", "k1", "--jwt-secret=s2", "--port", "1", "--ollama-base-url", "u"])
-    assert sorted(settings.secrets()) == ["k1", "s2"]
-    assert settled(argv=["--openai-api-key", ""]).secrets() == []
+def test_secrets_are_known_by_their_names_and_by_where_they_were_said(settled):
+    text = "[plugins.auth]\nsecret = from-file\nold_secrets = old, older"
+    settings = settled(text, environ={"OPENAI_API_KEY": "from-environment"})
+    assert [settings.secrets(rank) for rank in (1, 2, 3)] == [["from-file", "old", "older"], ["from-environment"], []]
+    argv = ["--openai-api-key", "k1", "--jwt-secret=s2", "--port", "1", "--ollama-base-url", "http://u:p3@h/"]
+    assert sorted(settled(text, argv).secrets(3)) == ["http://u:p3@h/", "k1", "s2"]
+    assert settled(argv=["--openai-api-key", ""]).secrets(3) == []
+
+
+def test_variables_with_secrets_are_known_by_their_names_by_their_looks_and_by_who_takes_them(settled):
+    environ = {
+        "OPENAI_API_KEY": "a",
+        "ODD": "b",
+        "HOME": "c",
+        "HTTPS_PROXY": "http://u:p@h:1",
+        "GH_TOKEN": "d",
+        "K": "",
+    }
+    settings = settled("[providers.openai]\nbase_url = http://h\n[plugins.auth]\nsecret = ${ODD}", environ=environ)
+    assert settings.secret_variables(environ) == ["OPENAI_API_KEY", "ODD", "HTTPS_PROXY", "GH_TOKEN"]
 
 
 OWN = {

@@ -10,12 +10,15 @@ from pathlib import Path
 import pytest
 
 from plugins import Refusal, Request, Response
+from plugins._settings import SettingsError
 from plugins.auth import Auth, BadSignature, BadToken, Rules, print_token, sign, verify
 from providers import Provider
 from providers._http import Fields
+from upstream import Reply
 
 SECRET = b"0123456789abcdef0123456789abcdef"
 NOW = 1_800_000_000.0
+JSON_TYPE = {"Content-Type": "application/json"}
 OPTIONS = {name: row[0] for name, row in Auth.options.items()}
 VECTORS = json.loads((Path(__file__).parent / "vectors" / "wycheproof_jws.json").read_text("utf-8"))["tests"]
 
@@ -230,6 +233,49 @@ def test_a_dialect_may_have_its_key_elsewhere():
     assert auth().user(request) == "carol"
 
 
+@pytest.mark.parametrize(
+    ("claims", "one", "other", "whole"),
+    [
+        ({}, True, True, True),
+        ({"providers": ["Ollama"]}, True, False, True),
+        ({"models": ["OLLAMA/llama*"]}, True, False, False),
+        ({"models": ["*"]}, True, True, True),
+        ({"providers": ["*"]}, False, False, False),
+        ({"providers": ["ollama", "openai"], "models": ["ollama/*"]}, True, False, True),
+        ({"providers": ["openai"], "models": ["ollama/*"]}, False, False, False),
+        ({"providers": []}, False, False, False),
+        ({"models": []}, False, False, False),
+    ],
+)
+def test_a_token_can_limit_its_user(claims, one, other, whole):
+    request = asked(f"Bearer {sign(claims, SECRET)}")
+    auth().user(request)
+    allowed = request.scope.allowed
+    told = allowed.one("ollama", "llama3.2"), allowed.one("openai", "gpt-4o"), allowed.whole("ollama")
+    assert told == (one, other, whole)
+    auth(claims=False).user(request)
+    assert request.scope.allowed.one("openai", "gpt-4o")
+
+
+@pytest.mark.parametrize("name", ["providers", "models"])
+@pytest.mark.parametrize("value", [None, "ollama/*", True, 1, {"ollama/*": 1}, [1], ["ollama/*", None], [["ollama/*"]]])
+def test_a_limit_that_is_no_list_of_names_lets_nobody_in(name, value):
+    token = sign({"sub": "alice", name: value}, SECRET)
+    with pytest.raises(Refusal, match=f"its {name} is not a list of names") as caught:
+        auth().handle(asked(f"Bearer {token}"), lambda _: Response(200))
+    assert caught.value.status == 401
+    assert auth(claims=False).user(asked(f"Bearer {token}")) == "alice"
+
+
+def test_the_command_makes_no_token_that_nobody_could_use(capsys):
+    options = {**OPTIONS, "secret": SECRET.decode()}
+    with pytest.raises(SettingsError, match="its models is not a list of names"):
+        print_token(options, ["--sub", "alice", "--claim", "models=ollama/*"])
+    assert print_token(options, ["--claim", 'models=["ollama/*"]']) == 0
+    assert verify(capsys.readouterr().out.strip(), SECRET, 0)["models"] == ["ollama/*"]
+    assert print_token({**options, "claims": False}, ["--claim", "models=all"]) == 0
+
+
 def test_no_secret_is_no_auth():
     with pytest.raises(ValueError, match="JWT_SECRET"):
         auth(secret="")
@@ -256,3 +302,43 @@ def test_the_kernel_asks_for_a_token_where_one_is_needed(house):
         "POST", "/llm", {"type": "models", "provider": "echo"}, headers={"Authorization": f"Bearer {token}"}
     )
     assert answer.status == 200
+
+
+def test_a_limited_user_reaches_what_is_allowed_and_nothing_else_by_any_way(house, upstream):
+    up = upstream(Reply(body=b'{"object": "list", "data": [{"id": "gpt-4o"}, {"id": "gpt-5"}]}', headers=JSON_TYPE))
+    one = house(
+        "[plugins.auth]\nenabled = yes\n[plugins.passthrough]\nv1 = openai\n[models]\nany = openai/gpt-5, echo/echo\n"
+        "best = openai/gpt-5, ollama/x\n[plugins.rate_limit]\nenabled = no",
+        env={"JWT_SECRET": SECRET.decode(), "OPENAI_BASE_URL": up.url, "OPENAI_API_KEY": "k"},
+    )
+    token = sign({"sub": "alice", "models": ["echo/*", "openai/gpt-4o*"]}, SECRET)
+    bearer = {"Authorization": f"Bearer {token}"}
+    chat = {"messages": [{"role": "user", "content": "hi"}]}
+    forbidden = [
+        ("POST", "/llm", {**chat, "model": "openai/gpt-5"}),
+        ("POST", "/llm", {**chat, "model": "openai/gpt-5", "stream": True}),
+        ("POST", "/llm", {**chat, "provider": "OpenAI", "model": "gpt-5"}),
+        ("POST", "/llm", {**chat, "model": "best"}),
+        ("POST", "/llm", {**chat, "model": "openai/gpt-4o", "provider_options": {"openai": {"model": "gpt-5"}}}),
+        ("POST", "/llm", {"type": "embeddings", "model": "openai/text-embedding-3-small", "input": "x"}),
+        ("POST", "/llm", {"type": "count_tokens", **chat, "model": "openai/gpt-5"}),
+        ("POST", "/llm", {"type": "models", "provider": "ollama"}),
+        ("POST", "/openai/v1/chat/completions", {**chat, "model": "gpt-4o"}),
+        ("GET", "/openai/v1/models", None),
+        ("HEAD", "/openai/v1/models", None),
+        ("POST", "/v1/chat/completions", {**chat, "model": "gpt-4o"}),
+        ("GET", "/ollama/api/tags", None),
+    ]
+    for method, path, body in forbidden:
+        answer = one.ask(method, path, body, bearer)
+        assert answer.status == 403, (method, path, body)
+        if method != "HEAD":
+            error = answer.json["error"]
+            assert (error["type"], error["code"][-12:]) == ("permission_error", "_not_allowed"), (path, body)
+    assert up.asked == []
+    assert one.ask("POST", "/llm", {**chat, "model": "any"}, bearer).json["provider"] == "echo"
+    listed = one.ask("POST", "/llm", {"type": "models"}, bearer).json
+    names = {model["id"] for model in listed["data"]}
+    assert names == {"openai/gpt-4o", "any", *(name for name in names if name.startswith("echo/"))}
+    assert "ollama" not in listed.get("errors", {})
+    assert one.ask("GET", "/openai/v1/models", headers={"Authorization": f"Bearer {sign({}, SECRET)}"}).status == 200

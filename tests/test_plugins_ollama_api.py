@@ -45,7 +45,7 @@ class Up(Provider):
     def models(self):
         return [{"id": "m", "object": "model", "created": 1, "context_length": 9, "capabilities": ["completion"]}]
 
-    def survey(self, provider=""):
+    def survey(self, scope, provider=""):
         return [{**model, "id": f"up/{model['id']}"} for model in self.models()], {}
 
     def describe(self, call):

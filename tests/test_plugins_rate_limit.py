@@ -18,6 +18,10 @@ from plugins.auth import sign
 from plugins.rate_limit import RateLimit
 from providers import Provider
 from providers._http import Fields
+from scripted import closed_port
+from test_plugins__redis import real
+
+redis = real  # where one is installed
 
 OPTIONS = {name: row[0] for name, row in RateLimit.options.items()}
 SECOND = 10**9
@@ -242,8 +246,7 @@ def test_a_user_may_be_called_anything(limit, user):
         ("rate", 1e-9, "100 years"),
         ("burst", 10**18, "100 years"),
         ("by", "name", "by must be user or ip or both, not 'name'"),
-        ("store", "redis://127.0.0.1:6379/0", "redis is not supported yet"),
-        ("store", "disk", "store must be memory, not 'disk'"),
+        ("store", "disk", "store must be memory or like redis://"),
     ],
 )
 def test_what_is_no_limit_stops_the_start(limit, option, value, told):
@@ -409,8 +412,44 @@ def test_what_was_spent_at_one_worker_is_spent_at_all_and_outlives_them(house):
 
 
 def test_a_house_that_is_told_nonsense_does_not_start(house):
-    with pytest.raises(pytest.fail.Exception, match=r"\[plugins.rate_limit\] store: redis is not supported yet"):
-        house("[plugins.rate_limit]\nstore = redis://127.0.0.1")
+    with pytest.raises(pytest.fail.Exception, match=r"\[plugins.rate_limit\] store must be memory or like"):
+        house("[plugins.rate_limit]\nstore = disk")
+
+
+def test_where_nobody_counts_nobody_is_let_in(house, limit):
+    port = closed_port()
+    store = f"redis://:geheim@127.0.0.1:{port}/0"
+    up = house(f"[plugins.rate_limit]\nstore = {store}\n[plugins.cors]\norigins = https://a.test")
+    for _ in range(3):
+        answer = up.ask("POST", "/llm", {"type": "models", "provider": "echo"}, {"Origin": "https://a.test"})
+        assert (answer.status, answer.json["error"]["code"]) == (503, "rate_limit_unavailable")
+        assert answer.headers["retry-after"] == "1"
+        assert answer.headers["access-control-allow-origin"] == "https://a.test"
+    assert up.ask("GET", "/health").status == 200
+    assert up.log.count("nobody is let in") == 1
+    assert "geheim" not in up.log
+    found = [*limit(store=store).checks()]
+    assert [(good, remedy) for good, _, remedy in found] == [(False, "see [plugins.rate_limit] store")]
+    assert "geheim" not in str(found)
+
+
+def test_a_redis_counts_for_all_houses_and_over_a_reload(house, limit, redis):
+    store = f"[plugins.rate_limit]\n{SLOW}\nburst = 20\nstore = {redis}"
+    ups = [house(store, args=["--workers", "2"]), house(store)]
+    assert together(ups[0].port, 16, 1) + together(ups[1].port, 8, 1) == {200: 20, 429: 4}
+    ups[1].process.send_signal(signal.SIGHUP)
+    assert ups[1].wait_log("a new version answers")
+    assert together(ups[1].port, 4, 1) == {429: 4}
+    assert [good for good, _, _ in limit(store=redis).checks()] == [True]
+
+
+def test_counts_in_memory_are_not_taken_over_by_a_redis(limit):
+    kept, there = limit(), limit(store="redis://127.0.0.1")
+    there.follow(kept)
+    assert there.buckets is there.store
+    kept.follow(there)
+    assert kept.buckets is not there.buckets
+    there.close()
 
 
 def test_a_reload_keeps_the_counts(house):

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from providers import PAUSE, Call, Provider, Scope, Trouble, UpstreamError
+from providers import PAUSE, Allowed, Call, Pocket, Provider, Scope, Trouble, UpstreamError
 from providers._all import Everything
 
 CHAT = {"messages": [{"role": "user", "content": "hi"}]}
@@ -146,7 +146,7 @@ def test_an_alias_with_a_star_stands_for_all_names_that_begin_so():
 
 
 def test_aliases_are_in_the_list_of_all_models_but_not_those_with_a_star():
-    models, _ = Everything([Stand("a", lists=[model("x")])], {"fast": ["a/x"], "c-*": ["a/*"]}).survey()
+    models, _ = Everything([Stand("a", lists=[model("x")])], {"fast": ["a/x"], "c-*": ["a/*"]}).survey(Scope())
     assert [(one["id"], one["provider"]) for one in models] == [("a/x", "a"), ("fast", "a")]
 
 
@@ -297,6 +297,113 @@ def test_embeddings_that_nobody_can_make_are_refused_with_the_remedy(deputy):
         assert word in caught.value.message
 
 
+# what a client may ask for
+
+
+def limited(*names):
+    """Give the scope of a client that may ask for these."""
+    scope = Scope()
+    scope.allowed = Allowed(names)
+    return scope
+
+
+ASKING = [lambda every, asked: list(every.chat(asked)), Everything.embed, Everything.count_tokens, Everything.describe]
+
+
+@pytest.mark.parametrize("ask", ASKING)
+@pytest.mark.parametrize("name", ["b/m", "B/m", "a/n", "b-first", "b-any"])
+def test_what_is_not_allowed_is_forbidden_before_anybody_is_asked(ask, name):
+    a, b = Stand("a", part("a")), Stand("b", part("b"))
+    every = Everything([a, b], {"b-first": ["b/m", "b/n", "a/n"], "b-a*": ["b/*"]})
+    with pytest.raises(Trouble) as caught:
+        ask(every, call(name, limited("a/m")))
+    assert (caught.value.status, caught.value.kind) == (403, "permission_error")
+    assert (caught.value.code, caught.value.param) == ("model_not_allowed", "model")
+    assert a.asked == b.asked == []
+
+
+@pytest.mark.parametrize("ask", ASKING[:3])
+def test_of_an_alias_only_those_are_asked_that_are_allowed(ask):
+    a, b, c = Stand("a", part("a")), Stand("b", failing(503)), Stand("c", failing(503))
+    every, scope = Everything([a, b, c], {"fast": ["b/m", "c/m", "a/m"]}), limited("c/m", "a/*")
+    ask(every, call("fast", scope))
+    assert (len(b.asked), len(c.asked), len(a.asked)) == (0, 1, 1)
+    assert scope.warnings == {"model": "c/m failed: a/m was asked"}
+
+
+def test_what_stands_around_every_chat_does_not_answer_what_is_not_allowed():
+    every = Everything([Stand("a", part("a"))], {})
+    every.ask = lambda _: iter([part("remembered")])
+    with pytest.raises(Trouble, match="does not allow the model 'a/m'"):
+        every.chat(call("a/m", limited("a/n")))
+
+
+def test_what_stands_around_every_chat_cannot_lead_past_what_is_allowed():
+    a, b = Stand("a", part("a")), Stand("b", part("b"))
+    every = Everything([a, b], {})
+    inner = every.ask
+    every.ask = lambda asked: inner(asked.asking(model="b/m"))
+    with pytest.raises(Trouble, match="does not allow the model 'b/m'"):
+        list(every.chat(call("a/m", limited("a/*"))))
+    assert b.asked == []
+
+
+def test_a_deputy_has_to_be_allowed_too():
+    a, v = Stand("a", deputy="v/voyage-x"), Stand("v")
+    with pytest.raises(Trouble, match="does not allow v/voyage-x, which makes embeddings for a") as caught:
+        Everything([a, v], {}).embed(call("a/claude", limited("a/*")))
+    assert (caught.value.status, v.asked) == (403, [])
+    assert Everything([a, v], {}).embed(call("a/claude", limited("a/*", "v/voyage-x")))
+
+
+@pytest.mark.parametrize(
+    ("more", "param"),
+    [
+        ({"models": ["a/x"]}, "models"),
+        ({"provider_options": {"openai": {"model": "x"}}}, "provider_options.openai.model"),
+        ({"provider_options": {"a": {"fallbacks": []}}}, "provider_options.a.fallbacks"),
+        ({"_own": Pocket({"model": "m", "fallback_models": []})}, "fallback_models"),
+    ],
+)
+def test_who_may_ask_some_models_only_cannot_name_others_in_another_place(more, param):
+    a = Stand("a", part("a"))
+    every = Everything([a], {})
+    with pytest.raises(Trouble, match="may name other models") as caught:
+        list(every.chat(call("a/m", limited("a/m"), **more)))
+    assert (caught.value.status, caught.value.param, a.asked) == (403, param, [])
+    assert list(every.chat(call("a/m", limited("a/*"), **more)))  # where all are allowed, all may be named
+
+
+def test_other_options_of_a_provider_are_for_everybody():
+    a = Stand("a", part("a"))
+    options = {"a": {"top_k": 1}, "b": None}
+    assert list(Everything([a], {}).chat(call("a/m", limited("a/m"), provider_options=options)))
+
+
+def test_lists_show_what_is_allowed():
+    a, b, c = Stand("a", lists=[model("x"), model("y/z")]), Stand("b", lists=[model("x")]), Stand("c", failing(500))
+    c.lists = [failing(500)]
+    aliases = {"both": ["b/x", "a/y/z"], "other": ["b/x"], "A": ["a/x"]}
+    every = Everything([a, b, c], aliases)
+    models, errors = every.survey(limited("a/y*"))
+    assert [(one["id"], one["provider"]) for one in models] == [("a/y/z", "a"), ("both", "a")]
+    assert errors == {}
+    assert [one["id"] for one in every.survey(limited("a/y*"), "a")[0]] == ["y/z"]
+    assert every.survey(limited()) == ([], {})
+    with pytest.raises(Trouble, match="does not allow b") as caught:
+        every.survey(limited("a/y*"), "b")
+    assert (caught.value.status, caught.value.code, caught.value.param) == (403, "provider_not_allowed", "provider")
+
+
+@pytest.mark.parametrize("names", [(), ("b/*",), ("a/m",), ("a/m*",), ("a/",)])
+def test_passing_on_needs_leave_for_the_whole_provider(names):
+    every = Everything([Stand("a"), Stand("b")], {})
+    with pytest.raises(Trouble, match="does not allow all of a") as caught:
+        every.relay("GET", "/a/v1/models", [], b"", limited(*names))
+    assert (caught.value.status, caught.value.code) == (403, "provider_not_allowed")
+    assert every.relay("GET", "/a/v1/models", [], b"", limited("a/*"))
+
+
 # lists of models
 
 
@@ -306,13 +413,13 @@ def model(name):
 
 def test_one_providers_models_have_their_own_names():
     every = Everything([Stand("a", lists=[model("x")]), Stand("b", lists=[model("y")])], {})
-    assert every.survey("a") == ([{**model("x"), "provider": "a"}], {})
+    assert every.survey(Scope(), "a") == ([{**model("x"), "provider": "a"}], {})
 
 
 def test_one_providers_trouble_is_raised():
     every = Everything([Stand("a", lists=[failing(503)])], {})
     with pytest.raises(UpstreamError, match="trouble 503"):
-        every.survey("a")
+        every.survey(Scope(), "a")
 
 
 def test_all_models_bear_their_providers_names_in_order():
@@ -322,14 +429,14 @@ def test_all_models_bear_their_providers_names_in_order():
         {**model("b/z/z"), "provider": "b"},
         {**model("a/x"), "provider": "a"},
     ]
-    assert every.survey() == (found, {})
-    assert every.models() == found
+    assert every.survey(Scope()) == (found, {})
+    assert every.survey(Scope())[0] == found
 
 
 def test_who_is_not_configured_is_left_out_of_all_but_may_be_asked():
     every = Everything([Stand("a", lists=[model("x")], configured=False), Stand("b", lists=[failing(500)])], {})
-    assert every.survey() == ([], {"b": "trouble 500"})
-    assert every.survey("a")[0]
+    assert every.survey(Scope()) == ([], {"b": "trouble 500"})
+    assert every.survey(Scope(), "a")[0]
 
 
 class Slow(Stand):
@@ -363,7 +470,7 @@ def test_all_are_asked_at_the_same_time_and_the_silent_ones_waited_for_no_longer
     silent = [slow(f"s{number}", model("m")) for number in range(5)]
     every = Everything([*silent, Stand("a", lists=[model("x")])], {}, patience=0.1)
     begun = time.monotonic()
-    models, errors = every.survey()
+    models, errors = every.survey(Scope())
     assert time.monotonic() - begun < 1.0
     assert [one["id"] for one in models] == ["a/x"]
     assert errors == {one.name: "no answer within 0.1 s" for one in silent}
@@ -373,10 +480,10 @@ def test_a_silent_one_is_not_asked_again_before_it_answered_and_then_its_list_is
     late = slow("s", model("m"))
     every = Everything([late], {}, patience=0.02)
     for _ in range(3):
-        assert every.survey() == ([], {"s": "no answer within 0.02 s"})
+        assert every.survey(Scope()) == ([], {"s": "no answer within 0.02 s"})
     assert late.times == 1
     late.let.set()
-    patient(lambda: every.survey() == ([{**model("s/m"), "provider": "s"}], {}))
+    patient(lambda: every.survey(Scope()) == ([{**model("s/m"), "provider": "s"}], {}))
 
 
 def patient(promised):
@@ -391,10 +498,10 @@ def test_the_last_good_list_stands_in_for_one_that_fell_silent(slow):
     once = slow("s", model("m"))
     once.let.set()
     every = Everything([once], {}, patience=2.0)
-    assert every.survey()[1] == {}
+    assert every.survey(Scope())[1] == {}
     every._surveyor.patience = 0.02
     once.let.clear()
-    models, errors = every.survey()
+    models, errors = every.survey(Scope())
     assert [one["id"] for one in models] == ["s/m"]
     assert errors == {"s": "no answer within 0.02 s"}
 
@@ -402,11 +509,11 @@ def test_the_last_good_list_stands_in_for_one_that_fell_silent(slow):
 def test_an_error_is_told_until_a_list_comes_again():
     a = Stand("a", lists=[failing(503)])
     every = Everything([a], {})
-    assert every.survey() == ([], {"a": "trouble 503"})
+    assert every.survey(Scope()) == ([], {"a": "trouble 503"})
     a.lists = [model("x")]
-    assert every.survey() == ([{**model("a/x"), "provider": "a"}], {})
+    assert every.survey(Scope()) == ([{**model("a/x"), "provider": "a"}], {})
     a.lists = [failing(429)]
-    models, errors = every.survey()
+    models, errors = every.survey(Scope())
     assert [one["id"] for one in models] == ["a/x"]
     assert errors == {"a": "trouble 429"}
 
@@ -414,7 +521,7 @@ def test_an_error_is_told_until_a_list_comes_again():
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_a_broken_provider_is_told_and_disturbs_no_other():
     every = Everything([Stand("a", lists=[{"no": "id"}]), Stand("b", lists=[model("y")])], {})
-    models, errors = every.survey()
+    models, errors = every.survey(Scope())
     assert [one["id"] for one in models] == ["b/y"]
     assert errors == {"a": "internal error"}
 
@@ -422,7 +529,7 @@ def test_a_broken_provider_is_told_and_disturbs_no_other():
 def test_many_may_ask_at_the_same_time():
     every = Everything([Stand(name, lists=[model("m")]) for name in "abc"], {})
     told = []
-    threads = [threading.Thread(target=lambda: told.append(every.survey())) for _ in range(16)]
+    threads = [threading.Thread(target=lambda: told.append(every.survey(Scope()))) for _ in range(16)]
     for thread in threads:
         thread.start()
     for thread in threads:

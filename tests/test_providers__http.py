@@ -77,6 +77,13 @@ def test_a_head_without_end_is_too_large():
     assert caught.value.status == 431
 
 
+def test_a_head_is_too_large_whatever_is_behind_it():
+    line = b"A: " + b"b" * 995 + b"\r\n"
+    with pytest.raises(BadMessage) as caught:
+        head_end(b"GET / HTTP/1.1\r\n" + line * 66 + b"\r\n\n")
+    assert caught.value.status == 431
+
+
 # requests
 
 

@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from providers import Call, Gone, Provider, Scope, Trouble, UpstreamError
+from providers import Allowed, Call, Gone, Provider, Scope, Trouble, UpstreamError
 
 
 @pytest.fixture
@@ -250,12 +250,38 @@ def test_a_strict_client_gets_a_refusal_instead_of_a_warning():
     assert call.scope.warnings == {}
 
 
+# what a client may ask for
+
+
+@pytest.mark.parametrize(
+    ("lists", "one", "whole", "part"),
+    [
+        ([], True, True, True),
+        ([[]], False, False, False),
+        ([["a/m"]], True, False, True),
+        ([["a/m2", "a/"]], False, False, True),
+        ([["a/n", "a/m*"]], True, False, True),
+        ([["a/*"]], True, True, True),
+        ([["*"]], True, True, True),
+        ([["a*"]], True, True, True),
+        ([["ab/*", "b/*", "A/*", "", "/*", "a", "*/m", "a/*m"]], False, False, True),
+        ([["b/*"]], False, False, False),
+        ([["a/*"], ["b/*"]], False, False, False),
+        ([["a/*"], ["a/m"]], True, False, True),
+        ([["a/*"], []], False, False, False),
+    ],
+)
+def test_what_is_allowed_stands_in_every_list(lists, one, whole, part):
+    allowed = Allowed(*lists)
+    assert (allowed.one("a", "m"), allowed.whole("a"), allowed.part("a")) == (one, whole, part)
+
+
 # a provider that overrides nothing
 
 
 def test_a_bare_provider_says_what_it_has_not():
     bare = Provider("bare", {})
-    assert (bare.names, bare.models(), bare.survey(), bare.embeds_at("m")) == (("bare",), [], ([], {}), "")
+    assert (bare.names, bare.models(), bare.survey(Scope()), bare.embeds_at("m")) == (("bare",), [], ([], {}), "")
     assert bare.knows("bare/m")
     assert not bare.knows("other/m")
     for ask, status in [

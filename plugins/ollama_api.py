@@ -91,7 +91,19 @@ def chat_question(body: JSON, ids: Callable[[str], Optional[str]]) -> Asked:
     chat["messages"] = messages(told.get("messages") or [], str(chat.get("model")), ids)
     if told.get("tools"):
         chat["tools"] = told["tools"]
-    return Asked(chat, pocket_for(body, told, "/api/chat"))
+    pocket = pocket_for(body, told, "/api/chat")
+    pocket.body = {**body, "messages": with_tool_names(told.get("messages") or [], chat["messages"])}
+    return Asked(chat, pocket)
+
+
+def with_tool_names(asked: List[JSON], told: List[JSON]) -> List[JSON]:
+    """Name the tool of each result that only says its call: some models' templates read nothing else."""
+    calls = (call for message in told for call in message.get("tool_calls") or ())
+    names = {call["id"]: call["function"]["name"] for call in calls}
+    return [
+        {**theirs, "tool_name": names[ours["tool_call_id"]]} if "tool_call_id" in ours else theirs
+        for theirs, ours in zip(asked, told)
+    ]
 
 
 def generate_question(body: JSON) -> Asked:

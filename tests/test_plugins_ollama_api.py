@@ -144,6 +144,17 @@ def test_calls_without_ids_get_some_and_their_results_find_them():
     assert len({call["id"] for call in calls}) == 2
 
 
+def test_a_result_that_only_says_its_call_is_given_its_tool_for_ollama_too():
+    call = {"id": "c1", "function": WEATHER}
+    messages = [
+        USER,
+        {"role": "assistant", "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "c1", "content": "x"},
+    ]
+    _, pocket = translated({"messages": messages})
+    assert pocket.body["messages"] == [*messages[:2], {**messages[2], "tool_name": "weather"}]
+
+
 def test_the_ids_of_calls_are_remembered_for_clients_that_forget_them():
     call = {"id": "toolu_1", "type": "function", "function": {"name": "weather", "arguments": '{"city":"Ulm","n":1}'}}
     up = Up(_canonical.completion("", "up/m", {"content": None, "tool_calls": [call]}, "tool_calls", USAGE))

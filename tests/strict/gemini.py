@@ -127,6 +127,7 @@ SHAPES: Dict[str, JSON] = {
         "responseLogprobs": is_(bool),
         "logprobs": between(0, 20, int),
         "responseMimeType": one_of("text/plain application/json"),
+        "responseModalities": [one_of("TEXT")],
         "responseSchema": SCHEMA,
         "responseJsonSchema": SCHEMA,
         "thinkingConfig": {

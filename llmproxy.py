@@ -606,10 +606,12 @@ def keep_to_ourselves() -> None:
 
 def checked_config(settings: Settings) -> Iterator[Finding]:
     """Look at whether others can read the secrets that stand in the config file."""
-    if settings.file and os.name == "posix" and settings.file.stat().st_mode & OTHERS_READ:
-        text = settings.file.read_text("utf-8-sig")
-        if any(secret in text for secret in settings.secrets(1)):  # one from ${NAME} does not stand there
-            yield None, f"{settings.file} holds a secret and others can read it", f"chmod 600 {settings.file}"
+    file = settings.file
+    with contextlib.suppress(OSError):  # it may be gone by now
+        if file and os.name == "posix" and file.stat().st_mode & OTHERS_READ:
+            text = file.read_text("utf-8-sig")
+            if any(secret in text for secret in settings.secrets(1)):  # one from ${NAME} does not stand there
+                yield None, f"{file} holds a secret and others can read it", f"chmod 600 {file}"
 
 
 def run(proxy: Proxy, command: str) -> int:

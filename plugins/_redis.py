@@ -132,7 +132,7 @@ class RedisBuckets:
         with self._lock:
             connection = self._idle.pop() if self._idle else None
         if connection is not None:
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(ConnectionError):
                 return self._ask_on(connection, words)
         return self._ask_on(_Connection(self.place), words)
 

@@ -34,7 +34,7 @@ class RateLimit(Plugin):
         "execute_burst": (20, "Requests to /execute that may come at once."),
         "store": (
             "memory",
-            "Where it is counted: memory, which all workers share, or redis://:password@host:6379/0, which proxies share.",
+            "Where it is counted: memory, which workers share, or redis://:password@host:6379/0, which proxies share.",
         ),
     }
     order = 30

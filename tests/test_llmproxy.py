@@ -496,7 +496,7 @@ def test_known_paths_say_what_they_take(house):
         ("POST", "/health", 405, "GET, HEAD, OPTIONS"),
         ("BREW", "/health", 405, "GET, HEAD, OPTIONS"),
         ("GET", "/llm", 405, "HEAD, OPTIONS, POST"),
-        ("OPTIONS", "/llm", 204, "OPTIONS, POST"),
+        ("OPTIONS", "/llm", 204, "HEAD, OPTIONS, POST"),
         ("OPTIONS", "/ollama/api/tags", 204, "DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT"),
         ("OPTIONS", "/nowhere", 404, None),
         ("GET", "/nowhere", 404, None),

@@ -206,6 +206,7 @@ def test_a_real_one_counts_as_memory_does(real, buckets):
     refused = there.take(["b", "a"], slow)
     assert 3599 * SECOND < refused.wait <= 3600 * SECOND
     assert 3 * 3599 * SECOND < refused.full <= 3 * 3600 * SECOND
+    assert there.take(["a", "b"], slow).wait > 3599 * SECOND
     assert there.take(["b"], slow)[:2] == (0, 2)  # the refusal took nothing from it
     cheap = Budget(SECOND // 100, 2)
     assert there.take(["a"], cheap).wait <= cheap.interval  # a larger bucket that was emptied is an empty one
@@ -309,11 +310,14 @@ def test_a_store_that_does_not_count_is_an_error_whatever_it_says(stand_in, buck
 def test_a_silent_store_is_not_waited_for_long(stand_in, buckets, monkeypatch):
     monkeypatch.setattr(_redis, "PATIENCE", 0.1)
     one = stand_in()
+    there = buckets(url_of(one))
+    there.take(["a"], BUDGET)
     one.answer = lambda _: time.sleep(0.5) or b""
     begun = time.monotonic()
     with pytest.raises(StoreError, match="timed out"):
-        buckets(url_of(one)).take(["a"], BUDGET)
+        there.take(["a"], BUDGET)
     assert time.monotonic() - begun < 0.4
+    assert one.connections == 1  # it is not asked twice
 
 
 def test_trouble_is_logged_once_and_so_is_its_end_and_never_the_password(stand_in, buckets, caplog):

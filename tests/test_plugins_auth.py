@@ -19,6 +19,7 @@ from upstream import Reply
 SECRET = b"0123456789abcdef0123456789abcdef"
 NOW = 1_800_000_000.0
 JSON_TYPE = {"Content-Type": "application/json"}
+PLUGINS = Path(__file__).parent.parent / "plugins"
 OPTIONS = {name: row[0] for name, row in Auth.options.items()}
 VECTORS = json.loads((Path(__file__).parent / "vectors" / "wycheproof_jws.json").read_text("utf-8"))["tests"]
 
@@ -329,6 +330,31 @@ def test_a_limited_user_reaches_what_is_allowed_and_nothing_else_by_any_way(hous
         ("POST", "/v1/chat/completions", {**chat, "model": "gpt-4o"}),
         ("GET", "/ollama/api/tags", None),
     ]
+    gemini = {"contents": [{"role": "user", "parts": [{"text": "hi"}]}]}
+    dialects = {
+        "openai_api": [
+            ("/llm/v1/chat/completions", {**chat, "model": "openai/gpt-5", "stream": True}),
+            ("/llm/v1/embeddings", {"model": "best", "input": "x"}),
+        ],
+        "responses_api": [("/llm/v1/responses", {"model": "openai/gpt-5", "input": "hi"})],
+        "anthropic_api": [
+            ("/llm/v1/messages", {**chat, "model": "openai/gpt-5", "max_tokens": 9}),
+            ("/llm/v1/messages/count_tokens", {**chat, "model": "openai/gpt-5"}),
+        ],
+        "gemini_api": [
+            ("/llm/v1beta/models/openai/gpt-5:generateContent", gemini),
+            ("/llm/v1beta/models/openai/gpt-5:streamGenerateContent?alt=sse", gemini),
+            ("/llm/v1beta/models/openai/gpt-5:countTokens", gemini),
+        ],
+        "ollama_api": [
+            ("/llm/api/chat", {**chat, "model": "openai/gpt-5"}),
+            ("/llm/api/generate", {"model": "best", "prompt": "hi"}),
+            ("/llm/api/embed", {"model": "openai/gpt-5", "input": "x"}),
+            ("/llm/api/show", {"model": "openai/gpt-5"}),
+        ],
+    }
+    for path, body in [row for name, rows in dialects.items() if (PLUGINS / f"{name}.py").exists() for row in rows]:
+        assert one.ask("POST", path, body, bearer).status == 403, path
     for method, path, body in forbidden:
         answer = one.ask(method, path, body, bearer)
         assert answer.status == 403, (method, path, body)

@@ -253,6 +253,13 @@ def test_an_answer_without_body_has_none(passing, upstream, method, status):
     assert up.accepted == 1
 
 
+def test_a_204_says_no_length_even_if_the_upstream_does(passing, upstream):
+    up = upstream(Reply(raw=b"HTTP/1.1 204 No Content\r\nContent-Length: 5\r\nX-Kept: 1\r\n\r\n"))
+    got = Got(passing(up.url), "GET", "/up/a")
+    assert (got.status, got.body) == (204, b"")
+    assert (got.headers.get("content-length"), got.headers.get("x-kept")) == (None, "1")
+
+
 def test_what_comes_before_the_answer_is_not_passed_on(passing, upstream):
     up = upstream(Reply(raw=b"HTTP/1.1 100 Go\r\n\r\nHTTP/1.1 103 Hints\r\nLink: x\r\n\r\n" + OK + b"\r\nhi"))
     got = Got(passing(up.url), "GET", "/up/a")

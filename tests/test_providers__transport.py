@@ -246,6 +246,20 @@ def test_what_comes_before_the_answer_is_passed_over(door, upstream):
         assert (status, body, "link" in fields) == (200, b"hi", False)
 
 
+@pytest.mark.parametrize(
+    "early",
+    [
+        b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: h2c\r\n\r\n",
+        b"HTTP/1.1 103 Early Hints\r\n\r\n" * (_transport.MOST_HEADS + 1),
+    ],
+    ids=["another protocol", "no end"],
+)
+def test_what_comes_before_the_answer_may_not_take_its_place(door, upstream, early):
+    trouble = refused(door(upstream(Reply(raw=early + OK + b"Content-Length: 2\r\n\r\n{}")).url))
+    assert (trouble.status, trouble.code) == (502, "provider_error")
+    assert "does not speak HTTP" in trouble.message
+
+
 def test_a_redirect_is_not_followed(door, upstream):
     other = upstream(json_reply({}))
     up = upstream(Reply(307, {"Location": other.url + "/v1/chat"}, b"moved"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from functools import partial
-from typing import Any, Callable, ClassVar, Iterable, Iterator, List, Mapping, NamedTuple, Tuple
+from typing import Any, Callable, ClassVar, Iterable, Iterator, List, Mapping, NamedTuple, Optional, Tuple
 
 from providers import Call, Options, Pocket, Provider, Trouble, UpstreamError
 
@@ -67,17 +67,21 @@ class Dialect(Plugin):
         asked: Asked,
         answer: Callable[[JSON], JSON],
         speak: Callable[[Iterable[JSON]], Iterator[bytes]],
+        *,
+        spelled: Optional[Callable[[JSON], bytes]] = None,
+        failed: Optional[Callable[[Trouble], bytes]] = None,
     ) -> Response:
         """Have a chat answered: `answer` words a whole `chat.completion`, `speak` the parts of a stream.
 
-        `speak` gives empty bytes for an empty part, and what ends a good stream at the end.
+        `speak` gives empty bytes for an empty part, and what ends a good stream at the end. `spelled` and `failed`
+        stand in for the dialect's own where they have to know how far this stream has come.
         """
         call = self.call(request, asked)
         parts = self.upstream.chat(call)
         if call.streams:
             stream = begun(parts, self.heartbeat)
-            in_words = partial(self._spoken, speak)
-            body = flowing(stream, in_words, self.failed, self.heartbeat, request.notes, life=self.life)
+            in_words = partial(self._spoken, speak, spelled or self.spelled)
+            body = flowing(stream, in_words, failed or self.failed, self.heartbeat, request.notes, life=self.life)
             response = self.streamed(body)
         else:
             completion = whole(parts)
@@ -87,22 +91,27 @@ class Dialect(Plugin):
         response.headers += request.warnings()
         return response
 
-    def _spoken(self, speak: Callable[[Iterable[JSON]], Iterator[bytes]], parts: Iterable[JSON]) -> Iterator[bytes]:
+    def _spoken(
+        self,
+        speak: Callable[[Iterable[JSON]], Iterator[bytes]],
+        spelled: Callable[[JSON], bytes],
+        parts: Iterable[JSON],
+    ) -> Iterator[bytes]:
         """Pass an upstream of one's own dialect on in its own words; speak for any other."""
         coming = iter(parts)
         for part in coming:
             if part:
-                words = self._echoed if f"_{self.dialect}" in part else speak
+                words = partial(self._echoed, spelled) if f"_{self.dialect}" in part else speak
                 yield from words(itertools.chain((part,), coming))
             else:
                 yield b""
 
-    def _echoed(self, parts: Iterable[JSON]) -> Iterator[bytes]:
+    def _echoed(self, spelled: Callable[[JSON], bytes], parts: Iterable[JSON]) -> Iterator[bytes]:
         for part in parts:
             if not part:
                 yield b""
             for event in part.get(f"_{self.dialect}") or ():
-                yield self.spelled(event)
+                yield spelled(event)
 
     def counted(self, call: Call) -> Tuple[int, bool]:
         """Count the input tokens of a chat; the second tells that they are an estimate."""

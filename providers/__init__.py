@@ -291,7 +291,8 @@ class Call:
 
     `chat` is the canonical request, its `model` already the upstream's own name for it. `warn` says
     what had to be changed or dropped: it ends up in the response header `x-llmproxy-warnings`, or is
-    a 400 when the client asked to be strict.
+    a 400 when the client asked to be strict. `_hints` in the chat names the fields that its client sends to any model,
+    whether it can follow or not: an upstream that refuses one is asked again without it.
     """
 
     __slots__ = ("chat", "id", "scope", "strict", "user")

@@ -303,4 +303,7 @@ def _error(provider: str, status: int, body: Any, wait: Optional[float], *, in_s
     says = status == 400 or (status == 429 and wait is None)  # what passes is told when it will
     money = status == 402 or _MONEY_CODE.search(named) or (says and _MONEY.search(message.lower()))
     code = "insufficient_quota" if money else None
-    return _canonical.upstream_error(provider, status, message, in_stream=in_stream, wait=wait, code=code)
+    trouble = _canonical.upstream_error(provider, status, message, in_stream=in_stream, wait=wait, code=code)
+    if isinstance(details, dict):
+        trouble.own["anthropic"] = details
+    return trouble

@@ -106,13 +106,20 @@ def models_of(page: JSON) -> List[JSON]:
     return [model_of(item) for item in page.get("data") or () if item.get("lifecycle") != "retired"]
 
 
+#: what a model can do, in Ollama's words -> what the list calls it
+_WORDS = {"vision": "image_input", "thinking": "thinking"}
+
+
 def model_of(item: JSON) -> JSON:
-    return {
+    able = _supported(item.get("capabilities"))
+    told = {
         "id": str(item.get("id") or ""),
         "object": "model",
         "created": _seconds(str(item.get("created_at") or "")),
         "owned_by": "anthropic",
+        "capabilities": ["completion", "tools", *(word for word, name in _WORDS.items() if name in able)],
     }
+    return {**told, **({"context_length": item["max_input_tokens"]} if item.get("max_input_tokens") else {})}
 
 
 def abilities(page: JSON) -> Dict[str, Model]:

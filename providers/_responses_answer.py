@@ -59,6 +59,14 @@ def answer(document: Any, name: str, model: str) -> JSON:
     return made
 
 
+def own(document: Any, name: str, model: str) -> JSON:
+    """Translate a whole response that goes on in its own words, too; of its failure these tell."""
+    if not isinstance(document, dict) or document.get("object") != "response":
+        return answer(document, name, model)
+    ended = "incomplete" if document.get("status") == "incomplete" else "completed"
+    return {**answer({**document, "error": None, "status": ended}, name, model), "_responses": document}
+
+
 class _Turn:
     """How far a turn has come: what tells an item's place in it."""
 

@@ -12,11 +12,12 @@ import urllib.parse
 from functools import partial
 from typing import Any, Callable, ClassVar, Iterable, Iterator, List, Mapping, Tuple, TypeVar
 
-from . import JSON, Call, Options, Parts, Provider, Scope, UpstreamError, _events, _transport
+from . import JSON, Call, Options, Parts, Pocket, Provider, Scope, UpstreamError, _events, _transport
 from ._anthropic_answer import answer, chunks, gathered, worded
-from ._anthropic_models import Catalogue, models_of, version_of
+from ._anthropic_models import Catalogue, model_of, models_of, version_of
 from ._anthropic_question import NEW, OLD, REASONING, SAMPLING, Manner, counted, question, version_for
 from ._memory import Remembered
+from ._pockets import bearing, pocket_of
 
 T = TypeVar("T")
 
@@ -31,6 +32,7 @@ PATIENCE = 10.0  # seconds to wait for the list of models
 class Anthropic(Provider):
     """Asks `/v1/messages` and its neighbours."""
 
+    reads = ("anthropic",)
     options: ClassVar[Options] = {
         **_transport.OPTIONS,
         "base_url": (BASE_URL, "Where it lives; the version at the end may be left out.", "ANTHROPIC_BASE_URL"),
@@ -67,6 +69,10 @@ class Anthropic(Provider):
         return door
 
     def chat(self, call: Call) -> Parts:
+        pocket = pocket_of(call, "anthropic")
+        if pocket:
+            yield from self._as_written(call, pocket)
+            return
         door, body = self._unlocked(self._door), self._question(call)
         if call.streams or _is_long(body):
             body["stream"] = True
@@ -82,6 +88,26 @@ class Anthropic(Provider):
                 message = yield from exchange.document()
             yield answer(message, self.name, call.model, self.memory.keep, told)
 
+    def _as_written(self, call: Call, pocket: Pocket) -> Parts:
+        """Ask in the words of a client of Anthropic's, and bear the answer in Anthropic's."""
+        told = call.scope.warnings.__setitem__
+        path, body, headers = self._written(call, pocket)
+        with self._unlocked(self._door).send("POST", path, call.scope, body, headers) as exchange:
+            if call.streams:
+                tell = partial(chunks, provider=self.name, model=call.model, keep=self.memory.keep, note=told)
+                yield from bearing("anthropic", _events.sse(exchange.blocks()), tell)
+            else:
+                message = yield from exchange.document()
+                made = answer(message, self.name, call.model, self.memory.keep, told)
+                yield {**made, "_anthropic": message}
+
+    def _written(self, call: Call, pocket: Pocket) -> Tuple[str, JSON, List[Tuple[str, str]]]:
+        """Give where a client's own words go, the words, and the headers with them."""
+        body = {**pocket.body, "model": call.model}
+        path = f"{pocket.path}?{pocket.query}" if pocket.query else pocket.path
+        versioned = any(name.lower() == "anthropic-version" for name, _ in pocket.headers)
+        return path, body, pocket.headers if versioned else [*pocket.headers, *self._version(body)]
+
     def _question(self, call: Call) -> JSON:
         model = self.catalogue.find(call.model, call.scope, matters=_depends(call.chat))
         return question(call.chat, self.name, model, self.manner, call.warn, self.memory.recall)
@@ -95,11 +121,23 @@ class Anthropic(Provider):
         return f"{self._embeddings}/{'' if model.startswith('claude-') else model}"
 
     def count_tokens(self, call: Call) -> int:
-        door, body = self._unlocked(self._door), counted(self._question(call))
-        return door.ask("POST", "/messages/count_tokens", call.scope, count_of, body, self._version(body))
+        door, pocket = self._unlocked(self._door), pocket_of(call, "anthropic")
+        if pocket:
+            path, body, headers = self._written(call, pocket)
+        else:
+            body = counted(self._question(call))
+            path, headers = "/messages/count_tokens", self._version(body)
+        return door.ask("POST", path, call.scope, count_of, body, headers)
 
     def models(self) -> List[JSON]:
         return [model for models in self._listed(Scope(), models_of) for model in models]
+
+    def describe(self, call: Call) -> JSON:
+        def told(item: JSON) -> JSON:
+            return {**model_of(item), **({"_anthropic": item} if pocket_of(call, "anthropic") else {})}
+
+        path = f"/models/{urllib.parse.quote(call.model, safe='')}"
+        return self._unlocked(self._list_door).ask("GET", path, call.scope, told, headers=self._version({}))
 
     def _listed(self, scope: Scope, told: Callable[[JSON], T]) -> Iterator[T]:
         """Give what `told` makes of each page of the list; a page that comes again ends it too."""

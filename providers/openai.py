@@ -3,11 +3,12 @@
 What is asked here goes out as it came, and comes back so: nothing is translated that is OpenAI's own. Models that
 think and call tools only do both on the Responses API, so those that are named in `responses_models` are asked there,
 and so is any whose refusal says that it wants it. That API is known to be there only at OpenAI itself, or where
-`responses_models` was set.
+`responses_models` was set. There, too, goes whatever a client of that API asks, in the client's own words.
 """
 
 from __future__ import annotations
 
+import re
 import urllib.parse
 from functools import partial
 from typing import Any, Callable, ClassVar, Iterable, List, Mapping, Tuple
@@ -17,6 +18,7 @@ from . import (
     Call,
     Options,
     Parts,
+    Pocket,
     Provider,
     Scope,
     UpstreamError,
@@ -29,6 +31,7 @@ from . import (
     _transport,
 )
 from ._memory import Remembered
+from ._pockets import bearing, pocket_of
 
 BASE_URL = "https://api.openai.com/v1"
 HOST = "api.openai.com"
@@ -44,6 +47,15 @@ RESPONSES_MODELS = (
 HINTS = frozenset(
     {"frequency_penalty", "logprobs", "presence_penalty", "seed", "stop", "temperature", "top_logprobs", "top_p"}
 )
+
+#: what a refusal calls a field of ours
+REFUSED = {
+    "reasoning": "reasoning_effort",
+    "reasoning.effort": "reasoning_effort",
+    "max_tokens": "max_completion_tokens",
+    "max_output_tokens": "max_completion_tokens",
+}
+_UNRECOGNIZED = re.compile(r"Unrecognized request argument supplied: (\w+)")
 
 Road = Callable[[Call], Parts]
 
@@ -89,8 +101,18 @@ def thinks_aloud(chat: JSON, models: Tuple[str, ...]) -> bool:
     return thinks and bool(chat.get("tools") or effort) and not _responses.lacks(chat)
 
 
+def by_habit(chat: JSON, error: UpstreamError) -> str:
+    """Name the field that a model refused and that its client sends to any model; empty: it is no such field."""
+    found = _UNRECOGNIZED.search(error.message)
+    named = found.group(1) if found else REFUSED.get(str(error.param), "")
+    return named if named in chat.get("_hints", ()) and chat.get(named) is not None else ""
+
+
 def giving_way(chat: JSON, error: UpstreamError) -> JSON:
     """Give the changes that leave out what a model refused and an answer can do without; empty: there are none."""
+    habit = by_habit(chat, error)
+    if habit:
+        return {habit: None}
     if error.code not in ("unsupported_value", "unsupported_parameter"):
         return {}
     if error.param in HINTS and chat.get(error.param) is not None:
@@ -125,6 +147,7 @@ class OpenAI(Provider):
         self.official = official(url)
         self.configured = bool(key) or not self.official
         self.responses_models = models if self.official or models != RESPONSES_MODELS else ()
+        self.reads = ("responses",) if self.official or self.responses_models else ()
         self.memory = Remembered()
         named = {"OpenAI-Organization": options["organization"], "OpenAI-Project": options["project"]}
         headers = [("Authorization", f"Bearer {key}")] if key else []
@@ -140,6 +163,10 @@ class OpenAI(Provider):
         return self._door
 
     def chat(self, call: Call) -> Parts:
+        pocket = pocket_of(call, "responses")
+        if pocket:
+            yield from _responses_answer.remembering(self._passed(call, pocket), self.memory.keep)
+            return
         road: Road = self._respond if thinks_aloud(call.chat, self.responses_models) else self._complete
         while True:
             try:
@@ -155,7 +182,9 @@ class OpenAI(Provider):
             raise error
         changes = giving_way(call.chat, error)
         if changes:
-            call.warn(str(error.param), f"refused by {call.model}")
+            for field in changes:
+                if call.chat.get(field) != "none":  # a model that cannot think does as it was asked
+                    call.warn(str(error.param or field), f"refused by {call.model}")
             return road, call.asking(**changes)
         if self.responses_models and road == self._complete and error.param == "reasoning_effort":
             return self._respond, call
@@ -180,11 +209,25 @@ class OpenAI(Provider):
             else:
                 yield _responses_answer.answer((yield from exchange.document()), self.name, call.model)
 
+    def _passed(self, call: Call, pocket: Pocket) -> Parts:
+        """Ask in the client's own words."""
+        body = {**pocket.body, "model": call.model}
+        with self.door.send("POST", "/responses", call.scope, body, pocket.headers) as exchange:
+            if call.streams:
+                translate = partial(_responses_answer.chunks, name=self.name, model=call.model)
+                yield from bearing("responses", _events.sse(exchange.blocks()), translate)
+            else:
+                yield _responses_answer.own((yield from exchange.document()), self.name, call.model)
+
     def count_tokens(self, call: Call) -> int:
-        if not self.responses_models:
+        pocket = pocket_of(call, "responses")
+        if pocket:
+            counted = {**pocket.body, "model": call.model}
+        elif self.responses_models:
+            body = _responses.question(call.chat, self.name, lambda *_: None, self.memory.recall)
+            counted = {key: body[key] for key in _responses.COUNTED if key in body}
+        else:
             return super().count_tokens(call)
-        body = _responses.question(call.chat, self.name, lambda *_: None, self.memory.recall)
-        counted = {key: body[key] for key in _responses.COUNTED if key in body}
         return self.door.ask("POST", "/responses/input_tokens", call.scope, partial(count_of, self.name), counted)
 
     def embed(self, call: Call) -> JSON:

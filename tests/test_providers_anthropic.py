@@ -5,7 +5,16 @@ from pathlib import Path
 
 import pytest
 
-from providers import PAUSE, Call, Scope, UpstreamError, _anthropic_answer, _anthropic_models, _anthropic_question
+from providers import (
+    PAUSE,
+    Call,
+    Pocket,
+    Scope,
+    UpstreamError,
+    _anthropic_answer,
+    _anthropic_models,
+    _anthropic_question,
+)
 from providers._anthropic_models import Catalogue, listed, named, version_of
 from providers._anthropic_question import NEW, OLD, Manner, closed
 from providers._memory import Remembered
@@ -1243,7 +1252,8 @@ def test_the_list_of_models_is_read_to_its_end(wire):
     wire.expect("GET", f"{URL}/models?limit=1000&after_id={HAIKU}", json=retired)
     models = provider().models()
     assert [model["id"] for model in models] == [OPUS, SONNET, HAIKU]
-    assert models[0] == {"id": OPUS, "object": "model", "created": 1790035200, "owned_by": "anthropic"}
+    told = {"context_length": 1000000, "capabilities": ["completion", "tools", "vision", "thinking"]}
+    assert models[0] == {"id": OPUS, "object": "model", "created": 1790035200, "owned_by": "anthropic", **told}
 
 
 def test_a_time_nobody_can_read_is_nought():
@@ -1363,3 +1373,89 @@ def test_trouble_before_the_first_word_has_a_status(upstream, words, code):
         with pytest.raises(UpstreamError) as caught:
             parts_of(asked, {"model": OPUS, "messages": [user(words)], "stream": streams})
         assert (caught.value.code, caught.value.provider) == (code, "anthropic")
+
+
+# in a client's own words
+
+
+def own_words(call_path="/messages", query="beta=true", headers=(("anthropic-beta", "b1"),), **body):
+    """Give the call of a client of Anthropic's, which also says what the canonical form has no words for."""
+    written = {"model": "anthropic/m", "max_tokens": 5, "messages": [user("hi")], "news": [1, None], **body}
+    chat = {"model": OPUS, "messages": [user("hi")], **({"stream": True} if body.get("stream") else {})}
+    return written, Call({**chat, "_anthropic": Pocket(written, headers, query, call_path)})
+
+
+def test_a_clients_own_words_are_sent_and_anthropics_come_with_the_answer(wire):
+    body, call = own_words(max_tokens=64000)
+    came = {**golden("message_thinking")["came"], "news": {"a": 1}}
+    headers = {"anthropic-beta": "b1", "anthropic-version": NEW, "x-api-key": "sk-key"}
+    wire.expect("POST", f"{URL}/messages?beta=true", {**body, "model": OPUS}, headers, json=came)
+    (whole,) = [part for part in provider().chat(call) if part]
+    assert whole["_anthropic"] == came
+    assert whole["choices"][0]["message"]["content"] == "Two."
+    assert call.scope.warnings == {}
+
+
+def test_a_clients_own_version_is_asked_for(wire):
+    body, call = own_words(headers=(("Anthropic-Version", "2030-01-01"),), query="", temperature=0.5)
+    headers = {"anthropic-version": "2030-01-01"}
+    wire.expect("POST", f"{URL}/messages", {**body, "model": OPUS}, headers, json=golden("message_plain")["came"])
+    assert len([part for part in provider(version=OLD).chat(call) if part]) == 1
+
+
+def test_each_event_comes_with_the_part_it_made(wire):
+    body, call = own_words(stream=True, query="")
+    came = golden("stream_tools")["came"]
+    wire.expect("POST", f"{URL}/messages", {**body, "model": OPUS}, body=came.encode())
+    parts = [part for part in provider().chat(call) if part]
+    events = [json.loads(line[6:]) for line in came.splitlines() if line.startswith("data: ")]
+    assert [event for part in parts for event in part.get("_anthropic", ())] == events
+    plain = [{k: v for k, v in part.items() if k != "_anthropic"} for part in parts if part.get("choices")]
+    assert added_up([*plain, parts[-1]])["choices"][0]["finish_reason"] == "tool_calls"
+
+
+def test_thoughts_of_a_client_of_its_own_are_remembered_too():
+    asked = provider()
+    kept = []
+    asked.memory.keep = lambda ids, details: kept.append((list(ids), details))
+    _, call = own_words()
+    asked._door.send = lambda *_: Document(golden("message_tools")["came"])
+    assert [part for part in asked.chat(call) if part]
+    assert kept == [(["toolu_fxA1", "toolu_fxA2"], [])]
+
+
+class Document:
+    """Stands in for an exchange that gives one document."""
+
+    def __init__(self, document):
+        self._document = document
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        return None
+
+    def document(self):
+        yield PAUSE
+        return self._document
+
+
+def test_a_clients_own_words_are_counted(wire):
+    body, call = own_words("/messages/count_tokens")
+    wire.expect("POST", f"{URL}/messages/count_tokens?beta=true", {**body, "model": OPUS}, json={"input_tokens": 7})
+    assert provider().count_tokens(call) == 7
+
+
+@pytest.mark.parametrize("pocket", [None, Pocket({})])
+def test_one_model_is_described(wire, pocket):
+    (item, *_) = golden("models_page1")["data"]
+    wire.expect("GET", f"{URL}/models/{OPUS}", json=item)
+    told = provider().describe(Call({"model": OPUS, **({"_anthropic": pocket} if pocket else {})}))
+    assert (told["id"], told["context_length"], told.get("_anthropic")) == (OPUS, 1000000, item if pocket else None)
+
+
+def test_the_details_of_an_error_are_kept_for_clients_of_its_own():
+    error = _anthropic_answer.worded("a", 429, {}, golden("error_429_spend"))
+    assert error.own == {"anthropic": {"error_code": "enforced_spend_limit_reached"}}
+    assert _anthropic_answer.worded("a", 429, {}, golden("error_429")).own == {}

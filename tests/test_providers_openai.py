@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from providers import PAUSE, Call, Scope, UpstreamError, _openai
+from providers import PAUSE, Call, Pocket, Scope, UpstreamError, _openai
 from providers.openai import RESPONSES_MODELS, OpenAI, giving_way, official, question, thinks_aloud
 from strict import openai as strict
 from strict.openai import folded
@@ -399,6 +399,37 @@ def test_only_hints_give_way(param, code, fields, changes):
     assert giving_way(chat(**fields), UpstreamError(400, "no", code=code, param=param)) == changes
 
 
+@pytest.mark.parametrize(
+    ("message", "param", "field"),
+    [
+        ("Unrecognized request argument supplied: reasoning_effort", None, "reasoning_effort"),
+        ("Unsupported parameter: 'reasoning.effort'", "reasoning.effort", "reasoning_effort"),
+        ("max_tokens is too large: 32000", "max_tokens", "max_completion_tokens"),
+        ("no", "max_output_tokens", "max_completion_tokens"),
+        ("Unrecognized request argument supplied: frobnicate", None, ""),
+        ("no", "reasoning_effort", ""),  # a model that takes it elsewhere
+    ],
+)
+def test_what_a_client_sends_to_any_model_gives_way(message, param, field):
+    asked = chat(reasoning_effort="high", max_completion_tokens=32000)
+    error = UpstreamError(400, message, code="invalid_value", param=param)
+    assert giving_way(asked, error) == {}
+    habits = {**asked, "_hints": ("reasoning_effort", "max_completion_tokens")}
+    assert giving_way(habits, error) == ({field: None} if field else {})
+
+
+@pytest.mark.parametrize(("effort", "warned"), [("high", ["reasoning_effort"]), ("none", [])])
+def test_a_model_that_cannot_think_is_asked_without(wire, effort, warned):
+    told = {"error": {"message": "Unrecognized request argument supplied: reasoning_effort", "param": None}}
+    sent = {"model": "gpt-4o", "messages": [user("hi")]}
+    url = "https://api.openai.com/v1/chat/completions"
+    wire.expect("POST", url, {**sent, "reasoning_effort": effort}, status=400, json=told)
+    wire.expect("POST", url, sent, json=golden("chat_plain")["came"])
+    call = Call({**sent, "reasoning_effort": effort, "_hints": ("reasoning_effort",)})
+    assert [part for part in provider().chat(call) if part]
+    assert list(call.scope.warnings) == warned
+
+
 def test_without_a_key_openai_is_not_asked(wire):
     there = provider(api_key="")
     assert not there.configured
@@ -719,6 +750,87 @@ def test_tokens_are_counted_where_responses_are(upstream):
     with pytest.raises(UpstreamError) as caught:
         provider(base_url=up.url).count_tokens(Call(asked))
     assert caught.value.status == 501
+
+
+# a client of the Responses API, in its own words
+
+OWN = [name for name in CONVERSATIONS if name.startswith("responses_")]
+
+
+def in_own_words(body, model=SOL, path="/responses", headers=()):
+    """Give the question of a client of the Responses API; its translation says nothing of what is in the pocket."""
+    pocket = Pocket(body, headers, path=path)
+    return Call({"model": model, "messages": [user("x")], "stream": body.get("stream", False), "_responses": pocket})
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_what_a_response_says_comes_with_its_translation(wire, name):
+    told = golden(name)
+    streams = isinstance(told["came"], str)
+    came = {"body": told["came"].encode()} if streams else {"json": told["came"]}
+    body = {"model": "client's", "input": "x", "new": {"a": 1}, "stream": streams}
+    model = told["asked"]["model"]
+    wire.expect("POST", f"{URL}/responses", {**body, "model": model}, {"OpenAI-Beta": "b"}, **came)
+    parts = []
+    try:
+        parts.extend(provider().chat(in_own_words(body, model, headers=[("OpenAI-Beta", "b")])))
+    except UpstreamError as error:
+        assert "error" in told["passed"][-1], error
+    if streams:
+        said = [event for part in parts for event in part.get("_responses", ())]
+        events = [json.loads(line[6:]) for line in told["came"].splitlines() if line.startswith("data: ")]
+        failed = events[-1]["type"] not in ("response.completed", "response.incomplete")
+        assert said == (events[:-1] if failed else events), "a failure is raised, to be worded at the end"
+    else:
+        assert [part["_responses"] for part in parts if part] == [told["came"]]
+    translated = [{key: one for key, one in part.items() if key != "_responses"} for part in parts]
+    assert [part for part in translated if part] == [part for part in told["passed"] if "error" not in part]
+
+
+def test_a_whole_response_that_failed_tells_of_it_itself(upstream):
+    failed = {"object": "response", "status": "failed", "error": {"code": "server_error", "message": "x"}, "output": []}
+    there = provider(base_url=upstream(json_reply(failed)).url, responses_models=("gpt-6",))
+    (part,) = parts_of(there, in_own_words({"input": "x"}))
+    assert part["_responses"] == failed
+
+
+def test_a_refusal_of_ones_own_words_is_not_asked_again(upstream):
+    error = {"message": "no", "type": "invalid_request_error", "param": "temperature", "code": "unsupported_value"}
+    up = upstream(json_reply({"error": error}, 400))
+    there = provider(base_url=up.url, responses_models=("gpt-6",))
+    with pytest.raises(UpstreamError) as caught:
+        parts_of(there, in_own_words({"input": "x", "temperature": 1}))
+    assert (caught.value.status, caught.value.param, len(up.asked)) == (400, "temperature", 1)
+
+
+def test_its_reasoning_is_remembered_for_clients_that_forget(upstream):
+    up = upstream(strict.answer)
+    there = provider(base_url=up.url, responses_models=("gpt-6",))
+    body = {
+        "input": 'think and call look {"a": 1}',
+        "tools": [{"type": "function", "name": "look", "parameters": None}],
+        "reasoning": {"effort": "low"},
+        "include": ["reasoning.encrypted_content"],
+        "store": False,
+    }
+    (part,) = parts_of(there, in_own_words(body))
+    said = {**part["choices"][0]["message"], "reasoning_details": []}
+    result = {"role": "tool", "tool_call_id": said["tool_calls"][0]["id"], "content": "x"}
+    parts_of(there, chat(user(body["input"]), said, result, model=SOL, tools=[tool()]))
+    assert [item.get("type") for item in up.asked[1].json["input"]][1:3] == ["reasoning", "function_call"]
+
+
+def test_its_tokens_are_counted(upstream):
+    up = upstream(strict.answer)
+    there = provider(base_url=up.url, responses_models=("gpt-6",))
+    assert there.count_tokens(in_own_words({"input": "three more words"}, path="/responses/input_tokens")) == 3
+    assert up.asked[0].json == {"model": SOL, "input": "three more words"}
+
+
+def test_its_words_are_read_only_where_that_api_is_known_to_be():
+    assert provider().reads == ("responses",)
+    assert provider(base_url="https://other.test", responses_models=("m",)).reads == ("responses",)
+    assert provider(base_url="https://other.test").reads == ()
 
 
 # the stand-in

@@ -17,7 +17,7 @@ def items_of(message: JSON) -> List[JSON]:
         own: List[JSON] = message["_own"].turn
         return own
     if message["role"] == "tool":
-        return [{"type": "function_call_output", "call_id": message["tool_call_id"], "output": message["content"]}]
+        return [{"type": "function_call_output", "call_id": message["tool_call_id"], "output": content_of(message)}]
     items: List[JSON] = []
     if message.get("content"):
         items.append({"type": "message", "role": message["role"], "content": content_of(message)})
@@ -93,7 +93,6 @@ def spelled(item: JSON) -> str:
 class Responses(Client):
     name = "responses"
     embeds = False
-    lists = False
 
     def chat(self, chat: JSON, *, stream: bool = False) -> Said:
         answer = self.house.ask("POST", "/llm/v1/responses", body_of(chat, stream=stream), self.headers)
@@ -125,8 +124,5 @@ class Responses(Client):
             response["status"] in ("completed", "incomplete"),
         )
 
-    def embed(self, model: str, texts: List[str]) -> List[List[float]]:
-        raise NotImplementedError
-
     def models(self) -> List[str]:
-        raise NotImplementedError
+        return [model["id"] for model in self.house.ask("GET", "/llm/v1/models", headers=self.headers).json["data"]]

@@ -206,10 +206,16 @@ CHAT = record(
 
 IN_PARTS = {
     "input_text": TEXT_PART,
-    "input_image": typed({"detail": one_of("auto low high original")}, {"image_url": URL, "file_id": TEXT}),
+    "input_image": typed({}, {"detail": one_of("auto low high original"), "image_url": URL, "file_id": TEXT}),
     "input_file": typed({}, FILE),
 }
+OUT_PARTS = {
+    "output_text": typed({"text": TEXT}, {"annotations": kind(list), "logprobs": kind(list)}),
+    "refusal": typed({"refusal": TEXT}),
+}
 SPOKEN = text_or(each(by("type", IN_PARTS)))
+#: an item of an answer may be sent back as it came
+AS_IT_CAME: Mapping[str, Rule] = {"id": TEXT, "status": one_of("completed incomplete")}
 OUTPUT = typed({"call_id": TEXT, "output": SPOKEN})
 ITEM = by(
     "type",
@@ -217,18 +223,21 @@ ITEM = by(
         "message": by(
             "role",
             {
-                "assistant": record({"role": TEXT, "content": TEXT}, {"type": TEXT}),
+                "assistant": record(
+                    {"role": TEXT, "content": text_or(each(by("type", OUT_PARTS)))}, {"type": TEXT, **AS_IT_CAME}
+                ),
                 **dict.fromkeys(
                     ("user", "system", "developer"), record({"role": TEXT, "content": SPOKEN}, {"type": TEXT})
                 ),
             },
         ),
-        "function_call": typed({"call_id": TEXT, "name": NAME, "arguments": TEXT}, {"id": TEXT}),
-        "custom_tool_call": typed({"call_id": TEXT, "name": NAME, "input": TEXT}, {"id": TEXT}),
+        "function_call": typed({"call_id": TEXT, "name": NAME, "arguments": TEXT}, AS_IT_CAME),
+        "custom_tool_call": typed({"call_id": TEXT, "name": NAME, "input": TEXT}, AS_IT_CAME),
         "function_call_output": OUTPUT,
         "custom_tool_call_output": OUTPUT,
         "reasoning": typed(
-            {"id": TEXT, "summary": each(typed({"text": TEXT}), least=0)}, {"encrypted_content": maybe(TEXT)}
+            {"id": TEXT, "summary": each(typed({"text": TEXT}), least=0)},
+            {"encrypted_content": maybe(TEXT), "status": AS_IT_CAME["status"]},
         ),
     },
     "message",
@@ -236,8 +245,12 @@ ITEM = by(
 FLAT_TOOL = by(
     "type",
     {
-        "function": typed({"name": NAME, "parameters": maybe(OBJECT), "strict": maybe(FLAG)}, {"description": TEXT}),
-        "custom": typed({"name": NAME}, {"description": TEXT, "format": OBJECT}),
+        "function": typed(
+            {"name": NAME, "parameters": maybe(OBJECT)}, {"description": maybe(TEXT), "strict": maybe(FLAG)}
+        ),
+        "custom": typed({"name": NAME}, {"description": maybe(TEXT), "format": OBJECT}),
+        "namespace": typed({"name": NAME, "description": TEXT, "tools": each(lambda value, at: FLAT_TOOL(value, at))}),
+        "web_search": typed({}, {"external_web_access": FLAG}),
     },
 )
 FLAT_NAMED = typed({"name": NAME})
@@ -262,6 +275,7 @@ RESPONSE = record(
     {
         **EITHER,
         **COUNTED,
+        "client_metadata": OBJECT,
         "include": each(INCLUDED, least=0),
         "max_output_tokens": between(1, 10**6, int),
         "stream_options": record({}, {"include_obfuscation": FLAG}),
@@ -347,7 +361,7 @@ def check_response(body: JSON) -> None:
     demand(
         thinks(body["model"]) or "reasoning" not in body, "Unsupported parameter", "reasoning", "unsupported_parameter"
     )
-    demand(body.get("store") is False, "this stand-in wants to store nothing", "store")
+    demand(not body.get("store"), "this stand-in stores nothing", "store")
     check_sampling(body, effort)
     check_items(body["input"], body["model"])
 
@@ -554,7 +568,7 @@ def events(lines: List[str], one: Said) -> Reply:
 
 def answer_response(body: JSON) -> Reply:
     check_response(body)
-    tools = [tool["name"] for tool in body.get("tools", ())]
+    tools = [tool["name"] for tool in body.get("tools", ()) if tool["type"] in ("function", "custom")]
     schema = body.get("text", {}).get("format", {}).get("schema")
     one = said(body, [as_message(item) for item in items_of(body)], tools, schema)
     spent = words([one.text, one.refusal, [call[1:] for call in one.calls], one.thought])

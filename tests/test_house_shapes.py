@@ -66,7 +66,7 @@ QUESTIONS = {"chat": CHAT, "embeddings": INPUT, "models": LIST, "count": COUNT}
 
 INI = "\n".join(f"[providers.{name}]\nbase_url = {{url}}\napi_key = key\nretries = 0" for name in NAMES)
 INI = INI.replace("[providers.openai]", "[providers.openai]\nresponses_models = r")
-INI += "\n[models]\neither = openai/m, echo/echo\n[plugins.rate_limit]\nenabled = no\n"
+INI += "\n[models]\neither = openai/m, echo/echo\n[plugins.rate_limit]\nenabled = no\n[plugins.execute]\nenabled = no\n"
 
 
 class World:

@@ -854,7 +854,7 @@ LONELY = {"type": "reasoning", "id": "1", "summary": []}
         ("chat/completions", chat(model=SOL, max_tokens=1), "max_tokens"),
         ("chat/completions", chat(model=SOL, tools=[tool()]), "reasoning_effort"),
         ("chat/completions", chat(model="other"), "model"),
-        ("responses", {"model": SOL, "input": "hi"}, "store"),
+        ("responses", {"model": SOL, "input": "hi", "store": True}, "store"),
         ("responses", {"model": SOL, "input": "hi", "store": False, "stop": []}, "stop"),
         ("responses", {"model": SOL, "input": [LONELY], "store": False}, "input[0]"),
         ("embeddings", {"model": "text-embedding-3-small", "input": []}, "input"),

@@ -161,6 +161,22 @@ def test_nothing_prints_but_a_command(name):
     assert name == "llmproxy" or not [call.lineno for call in calls if call.func.id == "print"]
 
 
+PROVIDERS = [name.partition(".")[2] for name in MODULES if name.startswith("providers.")]
+#: module -> whom it may name besides itself: a default that the user can set, or the dialect a room belongs to
+MAY_NAME = {"plugins.passthrough": {"lmstudio"}, "providers.anthropic": {"voyage"}, "providers._responses": {"openai"}}
+
+
+@every_source
+def test_no_dialect_names_a_provider_no_provider_another_and_the_kernel_none(name):
+    """A dialect has the same name on both floors, and that is all that either knows of the other."""
+    own = re.sub(r"_api$", "", name.rpartition(".")[2]).lstrip("_").partition("_")[0]
+    said = {
+        node.value for node in ast.walk(TREES[name]) if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    }
+    named = {provider for provider in PROVIDERS if {provider, f"_{provider}"} & said}
+    assert named - {own} - MAY_NAME.get(name, set()) == set()
+
+
 def test_nothing_is_left_to_be_done():
     marks = re.compile("|".join(["TO" + "DO", "FIX" + "ME", "XX" + "X"]))
     texts = [*ROOT.glob("*.*"), *(path for floor in (*FLOORS, "tests") for path in (ROOT / floor).rglob("*.py"))]

@@ -23,6 +23,8 @@ LONG = 20.0  # seconds nobody is to wait for
 SECRET = "a secret of thirty-two characters"
 TOKEN = f"Authorization: Bearer {sign({'sub': 'me'}, SECRET.encode())}\r\n".encode()
 
+pytestmark = pytest.mark.outermost
+
 INI = """
 [server]
 head_timeout = 60

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import io
 from pathlib import Path
 from types import ModuleType
 
@@ -44,6 +45,20 @@ def test_what_goes_wrong_is_told(bench, monkeypatch, upstream):
     up = upstream(Reply(503, body=b"full"))
     seen = bench.loaded(up.port, bench.request("/", {}), 1, 0.1)
     assert "503" in seen["wrong"][0]
+
+
+def test_both_readers_of_heads_are_measured_on_the_same(bench, monkeypatch):
+    monkeypatch.setattr(bench, "HEADS", 1)
+    rows = bench.heads(0.0)
+    assert [row["what"] for row in rows] == ["a browser's", "an SDK's"]
+    assert all(row["ratio"] > 0 and row["ours_us"] > 0 and row["theirs_us"] > 0 for row in rows)
+    for head in (bench.BROWSER, bench.SDK):
+        handler = bench.Reader.__new__(bench.Reader)
+        handler.raw_requestline, _, rest = head.partition(b"\n")
+        handler.rfile = io.BytesIO(rest)
+        assert handler.parse_request()
+        read = bench._http.request_head(head).fields.pairs
+        assert (read, len(read)) == (handler.headers.items(), head.count(b"\r\n") - 2)
 
 
 class Dripping:

@@ -23,7 +23,10 @@ from upstream import Asked, Reply, Upstream, json_reply
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 BROWSER = next(filter(None, map(shutil.which, NAMES)), None)
-pytestmark = pytest.mark.skipif(not BROWSER, reason="no Chromium or Chrome on PATH: not tried with a real browser")
+pytestmark = [
+    pytest.mark.skipif(not BROWSER, reason="no Chromium or Chrome on PATH: not tried with a real browser"),
+    pytest.mark.outermost,
+]
 
 PATIENCE = 20.0  # seconds a browser may take for a page
 SECRET = "only-for-this-test-only-for-this"
@@ -268,6 +271,7 @@ def test_a_page_on_another_loopback_port_uses_the_house(house, upstream, stage, 
 def test_a_foreign_page_can_do_no_more_than_knock(house, upstream, stage, browse):
     spared, reached = upstream(json_reply({})), upstream(json_reply({}))
     ini = "[providers.ollama]\nbase_url = {0}\n[providers.lmstudio]\nbase_url = {0}\n[server]\nlog = json\n"
+    ini += "[plugins.execute]\nspares = 0\n"  # it is there to be attacked
     guarded = house(ini.format(spared.url))
     bare = house(ini.format(reached.url) + "[plugins.cors]\nenabled = no\n")
     at_all = ["/ollama/api/", "/v1/", "/llm?", "/execute?", "/"]
@@ -308,7 +312,7 @@ def test_a_page_whose_name_was_rebound_to_this_machine_is_refused(house, upstrea
     with browse(f"http://evil.test:{attacker.port}/", attacker.server):
         assert stage.server.wait_asked(seconds=PATIENCE)  # the page is there, and waits
         attacker.server.close()
-        ini = f"[providers.ollama]\nbase_url = {up.url}\n[server]\nlog = json\n"
+        ini = f"[providers.ollama]\nbase_url = {up.url}\n[server]\nlog = json\n[plugins.execute]\nspares = 0\n"
         one = house(ini, args=["--port", str(attacker.port)])
         stage.go.set()
         assert stage.until_told() == [421] * 7

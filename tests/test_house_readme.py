@@ -99,10 +99,13 @@ def readme() -> List[Block]:
 def test_every_curl_of_the_readme_prints_what_it_says(readme, house, upstream, tmp_path):
     if shutil.which("curl") is None:
         pytest.skip("curl is not here")
-    url = house(stand_ins(upstream)).url
+    up = house(stand_ins(upstream) + "\n[plugins.execute]\n")
+    url, missing = up.url, up.ask("GET", "/execute").json["missing"]
     wrong = []
     shown = [(at, block) for at, block in enumerate(readme) if block.language == "sh" and "curl " in block.text]
     assert shown, "the README shows no request at all"
+    if missing:
+        shown = [(at, block) for at, block in shown if "/execute" not in block.text]
     for at, block in shown:
         printed = run(block, url, tmp_path)
         expected = answer_of(at, readme)
@@ -112,6 +115,8 @@ def test_every_curl_of_the_readme_prints_what_it_says(readme, house, upstream, t
             wrong.append(f"README.md:{block.line} is refused:\n{printed}")
     if wrong:
         pytest.fail("\n".join(wrong), pytrace=False)
+    if missing:
+        pytest.skip(f"no program can be run here, not even the README's: {missing}")
 
 
 def test_every_module_of_the_readme_can_be_dropped_in(readme, house, tmp_path):

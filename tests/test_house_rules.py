@@ -195,7 +195,7 @@ def test_a_floor_holds_modules_only(floor):
 
 
 @pytest.mark.parametrize("suite", SUITES)
-def test_a_suite_of_rooms_has_one_owner_and_a_test_of_each(suite):
+def test_a_suite_of_rooms_has_one_owner(suite):
     assert suite.partition(".")[2].startswith("_")
     rooms = [name for name in SOURCES if name.startswith(f"{suite}.")]
     users = {
@@ -204,8 +204,6 @@ def test_a_suite_of_rooms_has_one_owner_and_a_test_of_each(suite):
         if n not in (suite, *rooms) and any(i.startswith(suite) for i in imports(n, tree))
     }
     assert len(users) == 1, users
-    missing = [name for name in rooms if not (ROOT / "tests" / f"test_{name.replace('.', '_')}.py").exists()]
-    assert missing == []
 
 
 @every_module

@@ -1,6 +1,6 @@
-"""Measures the proxy beside its upstream alone: start, memory, requests, streams.
+"""Measures the proxy beside its upstream alone: start, memory, requests, streams; its reader of heads; and programs.
 
-    python3 tests/bench [--json] [--seconds 1.5] [--only start,requests,streams] [-- options of llmproxy.py]
+    python3 tests/bench [--json] [--seconds 1.5] [--only start,programs] [-- options of llmproxy.py]
 
 Only the standard library; takes less than a minute. The machine's other work shows in the figures: compare
 within one run. Nothing is judged here.
@@ -9,6 +9,8 @@ within one run. Nothing is judged here.
 from __future__ import annotations
 
 import argparse
+import http.server
+import io
 import json
 import os
 import platform
@@ -33,6 +35,63 @@ STREAM_CONNECTIONS = (1, 50)
 SHORT, LONG = 3, 200  # words in a stream
 PROVIDER = "openai"  # the one that is measured
 WARM_UP = 0.3  # seconds before anything counts
+PARTS = "start,heads,requests,streams,programs"
+
+HEADS = 200  # read at a time, by each reader in turn
+sys.path.insert(0, str(ROOT))
+
+from plugins import _server  # noqa: E402
+from providers import _http  # noqa: E402
+
+#: a page's `fetch` in Chromium, and a call of the `openai` package, as they send them
+BROWSER = b"".join(
+    line + b"\r\n"
+    for line in (
+        b"POST /llm HTTP/1.1",
+        b"Host: 127.0.0.1:3500",
+        b"Connection: keep-alive",
+        b"Content-Length: 1423",
+        b'sec-ch-ua-platform: "Linux"',
+        b"User-Agent: Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/141.0.0.0 "
+        b"Safari/537.36",
+        b'sec-ch-ua: "Chromium";v="141", "Not?A_Brand";v="8"',
+        b"Content-Type: application/json",
+        b"sec-ch-ua-mobile: ?0",
+        b"Accept: */*",
+        b"Origin: http://localhost:5173",
+        b"Sec-Fetch-Site: cross-site",
+        b"Sec-Fetch-Mode: cors",
+        b"Sec-Fetch-Dest: empty",
+        b"Referer: http://localhost:5173/",
+        b"Accept-Encoding: gzip, deflate, br, zstd",
+        b"Accept-Language: en-US,en;q=0.9",
+        b"",
+    )
+)
+SDK = b"".join(
+    line + b"\r\n"
+    for line in (
+        b"POST /llm/v1/chat/completions HTTP/1.1",
+        b"Host: 127.0.0.1:3500",
+        b"Accept-Encoding: gzip, deflate",
+        b"Connection: keep-alive",
+        b"Accept: application/json",
+        b"Content-Type: application/json",
+        b"User-Agent: OpenAI/Python 2.3.0",
+        b"X-Stainless-Lang: python",
+        b"X-Stainless-Package-Version: 2.3.0",
+        b"X-Stainless-OS: Linux",
+        b"X-Stainless-Arch: x64",
+        b"X-Stainless-Runtime: CPython",
+        b"X-Stainless-Runtime-Version: 3.11.7",
+        b"Authorization: Bearer none",
+        b"X-Stainless-Async: false",
+        b"x-stainless-retry-count: 0",
+        b"x-stainless-read-timeout: 600",
+        b"Content-Length: 1423",
+        b"",
+    )
+)
 
 Row = Dict[str, Any]
 
@@ -202,7 +261,7 @@ def quantile(values: List[float], percent: int) -> Optional[float]:
     return round(sorted(values)[min(len(values) - 1, len(values) * percent // 100)], 3)
 
 
-# the three parts
+# the parts
 
 
 def starts(args: List[str]) -> List[Row]:
@@ -226,6 +285,46 @@ def starts(args: List[str]) -> List[Row]:
         {"what": name, "median_ms": round(statistics.median(of), 1), "idle_mib": memory if "llm" in name else None}
         for name, of in seconds.items()
     ]
+
+
+def heads(seconds: float) -> List[Row]:
+    """Measure what reading a request's head takes, by our strict reader and as http.server does it, in turn."""
+    readers = {"llmproxy.py": read_by_us, "http.server": read_by_http_server}
+    rows = []
+    for what, head in (("a browser's", BROWSER), ("an SDK's", SDK)):
+        micros: Dict[str, List[float]] = {name: [] for name in readers}
+        until = time.perf_counter() + seconds
+        while time.perf_counter() < until or not micros["http.server"]:
+            for name, read in readers.items():
+                begun = time.perf_counter()
+                for _ in range(HEADS):
+                    read(head)
+                micros[name].append(1e6 * (time.perf_counter() - begun) / HEADS)
+        ours, theirs = (statistics.median(micros[name]) for name in readers)
+        row = {"what": what, "fields": head.count(b"\r\n") - 2, "bytes": len(head)}
+        rows.append({**row, "ours_us": round(ours, 1), "theirs_us": round(theirs, 1), "ratio": round(theirs / ours, 1)})
+    return rows
+
+
+def read_by_us(data: bytes) -> None:
+    """Read a head as our server does: find its end, take it apart, check its target, its framing and its end."""
+    head = _http.request_head(data[: _http.head_end(data)])
+    _server._addressed(head)
+    _http.request_length(head)
+    _http.stays_open(head.minor, head.fields)
+
+
+def read_by_http_server(data: bytes) -> None:
+    """Read a head as `http.server` does before it calls a handler's method."""
+    handler = Reader.__new__(Reader)  # without a socket
+    handler.rfile = io.BytesIO(data)
+    handler.raw_requestline = handler.rfile.readline(65537)
+    if not handler.parse_request():
+        raise ValueError("http.server refuses the head")
+
+
+class Reader(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
 
 
 def roads(proxy: Proxy, port: int, **more: Any) -> Iterator[Any]:
@@ -295,6 +394,11 @@ def report(result: Row) -> None:
     if "start" in result:
         columns = {"what": "start to the first ok", "median_ms": "median ms", "idle_mib": "idle MiB"}
         table(f"Start ({STARTS} times, in turn)", columns, result["start"])
+    if "heads" in result:
+        columns = {"what": "head of a request", "fields": "fields", "bytes": "bytes", "ours_us": "strict, us"}
+        table(
+            "Reading heads (one thread)", {**columns, "theirs_us": "http.server, us", "ratio": "ratio"}, result["heads"]
+        )
     if "requests" in result:
         columns = {"what": "1 KB chat", "connections": "conn", "per_s": "req/s", "p50_ms": "p50 ms", "p99_ms": "p99 ms"}
         table("Requests", {**columns, "cpu_us": "proxy CPU us/req"}, result["requests"])
@@ -303,6 +407,9 @@ def report(result: Row) -> None:
         columns = {"what": "stream", "connections": "streams", "first_p50_ms": "first word p50 ms"}
         columns.update(first_p99_ms="p99 ms", chunks_per_s="chunks/s")
         table(f"Streams (first word of {SHORT}; chunks of {LONG})", columns, result["streams"])
+    if "programs" in result:
+        columns = {"what": "add(1, 2)", "median_ms": "median ms", "best_ms": "best ms", "of_bare": "of bare Python"}
+        table("Programs (request to answer, in turn)", columns, result["programs"])
     if result.get("loaded_mib"):
         print(f"\nmemory after all that: {result['loaded_mib']} MiB")
 
@@ -321,7 +428,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="tests/bench", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
     parser.add_argument("--seconds", type=float, default=1.2, help="seconds each figure of load is measured")
-    parser.add_argument("--only", default="start,requests,streams", help="which parts, with commas between")
+    parser.add_argument("--only", default=PARTS, help="which parts, with commas between")
     parser.add_argument("args", nargs="*", metavar="-- OPTIONS", help="options of llmproxy.py")
     options = parser.parse_args()
     machine = {"python": platform.python_version(), "cores": CORES, "system": platform.platform(terse=True)}
@@ -329,6 +436,8 @@ def main() -> None:
     only = options.only.split(",")
     if "start" in only:
         result["start"] = starts(options.args)
+    if "heads" in only:
+        result["heads"] = heads(options.seconds)
     if "requests" in only or "streams" in only:
         with source() as port, tempfile.TemporaryDirectory() as folder:
             proxy = Proxy(Path(folder), settings(port), options.args)
@@ -339,6 +448,10 @@ def main() -> None:
                 result["loaded_mib"] = proxy.memory
             finally:
                 proxy.stop()
+    if "programs" in only:
+        from execute import programs
+
+        result["programs"] = programs(lambda folder, ini: Proxy(folder, ini, options.args))
     if options.json:
         print(json.dumps(result, indent=1))
     else:

@@ -366,7 +366,7 @@ def _assistant(content: List[JSON], lost: Lost) -> JSON:
         if kind == "text":
             texts.append(_text_part(block["text"]))
         elif kind in ("thinking", "redacted_thinking"):
-            thoughts.append(block.get("thinking") or "")
+            thoughts.append(block["thinking"] if kind == "thinking" else "")
             details += opened(block.get("signature") or block.get("data")) or ()
         elif kind == "tool_use":
             calls.append(_call(block))

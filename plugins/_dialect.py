@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import itertools
+import logging
+import os
+import traceback
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, Callable, ClassVar, Iterable, Iterator, List, Mapping, NamedTuple, Optional, Tuple
 
-from providers import Call, Options, Pocket, Provider, Trouble, UpstreamError
+from providers import Call, Options, Pocket, Provider, Trouble, UpstreamError, _json
+from providers._transport import STUMBLES
 
 from . import JSON, Plugin, Request, Response
 from ._json import shown
 from ._question import CHAT, checked
 from ._stream import KEEP_ALIVE, begun, flowing, sse, whole
+
+log = logging.getLogger("llmproxy")
 
 
 class Asked(NamedTuple):
@@ -87,7 +94,8 @@ class Dialect(Plugin):
             completion = whole(parts)
             request.notes["usage"] = completion.get("usage")
             own = completion.get(f"_{self.dialect}")
-            response = Response.of(answer(completion) if own is None else own)
+            with reading():
+                response = Response.of(answer(completion) if own is None else own)
         response.headers += request.warnings()
         return response
 
@@ -102,7 +110,8 @@ class Dialect(Plugin):
         for part in coming:
             if part:
                 words = partial(self._echoed, spelled) if f"_{self.dialect}" in part else speak
-                yield from words(itertools.chain((part,), coming))
+                with reading():
+                    yield from words(itertools.chain((part,), coming))
             else:
                 yield b""
 
@@ -124,6 +133,57 @@ class Dialect(Plugin):
         return estimated(call.chat), True
 
 
+def created(model: JSON) -> int:
+    """Give when a model was made, in seconds; 0 where that is not known."""
+    when = model.get("created")
+    return int(when) if isinstance(when, (int, float)) and 0 <= when < LAST_SECOND else 0
+
+
+def arguments_of(function: JSON) -> JSON:
+    """Give the arguments of a call as an object, for clients that take nothing else; none at all are an empty one."""
+    try:
+        told = _json.loads(function.get("arguments") or "{}")
+    except ValueError:
+        told = ""
+    if not isinstance(told, (dict, type(None))):
+        why = f"the arguments of a call of {function['name']} are no JSON object"
+        raise UpstreamError(502, why, code="provider_error")
+    return told or {}
+
+
+@contextmanager
+def reading() -> Iterator[None]:
+    """Take it for the upstream's trouble that a translator stumbles over its answer, as the ground floor does."""
+    try:
+        yield
+    except STUMBLES as error:
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        where = f"{os.path.basename(place.filename)}:{place.lineno}: {type(error).__name__}"  # not what it read
+        log.warning("an answer of no known shape: %s", where)
+        told = "the upstream's answer is not of the shape it should have"
+        raise UpstreamError(502, told, code="provider_error") from error
+
+
+@contextmanager
+def naming(own: Callable[[str], str]) -> Iterator[None]:
+    """Have trouble name its field as the client wrote it; `own` gives a path in the dialect's words."""
+    try:
+        yield
+    except Trouble as trouble:
+        canonical = trouble.param or ""
+        trouble.param = own(canonical) if canonical else None
+        if canonical and trouble.message.startswith(canonical):
+            trouble.message = f"{trouble.param}{trouble.message[len(canonical) :]}"
+        raise
+
+
+def with_field(trouble: Trouble) -> str:
+    """Give the message of trouble for a dialect that has no other place to name the field."""
+    named = not trouble.param or trouble.param in trouble.message
+    return trouble.message if named else f"{trouble.param}: {trouble.message}"
+
+
+LAST_SECOND = 1 << 37  # that calendars know
 LETTERS_A_TOKEN = 4
 TOKENS_A_PICTURE = 1000
 

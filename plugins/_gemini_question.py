@@ -88,6 +88,22 @@ CONFIG: Dict[str, Kinds] = {
 THINKING: Dict[str, Kinds] = {"includeThoughts": (bool,), "thinkingBudget": NUMBER, "thinkingLevel": (str,)}
 
 
+#: canonical field -> what clients call it here
+NAMES = {
+    **{canonical: f"generationConfig.{name}" for name, canonical in SAMPLING.items()},
+    "dimensions": "outputDimensionality",
+    "input": "content",
+    "input_type": "taskType",
+    "messages": "contents",
+    "reasoning_effort": "generationConfig.thinkingConfig.thinkingLevel",
+    "response_format": "generationConfig.responseSchema",
+    "service_tier": "serviceTier",
+    "thinking_budget": "generationConfig.thinkingConfig.thinkingBudget",
+    "tool_choice": "toolConfig.functionCallingConfig",
+}
+TIERS = {"standard": "default"}  # any other is called the same
+
+
 class Told(NamedTuple):
     """The fields of an object that are known here, by their camelCase names, and the names of the others."""
 
@@ -122,7 +138,25 @@ def camel(name: str) -> str:
 # questions
 
 
-def question(body: JSON, model: str, *, stream: bool) -> Asked:
+class Turned(NamedTuple):
+    """A question translated, and where its messages and tools stood: canonical path -> the client's."""
+
+    asked: Asked
+    places: Dict[str, str]
+
+
+def own_path(places: Mapping[str, str], canonical: str, *, below: str = "") -> str:
+    """Give a field's path in the client's words; of a message no more than which content it is of."""
+    place, _, rest = canonical.partition(".")
+    name, index = place.partition("[")[::2]
+    if name == "messages":
+        return places.get(place, "contents")
+    if place in places:
+        return f"{places[place]}.{rest[len('function.') :]}".rstrip(".")
+    return below + NAMES[name] + (f"[{index}" if index else "") if name in NAMES else canonical
+
+
+def question(body: JSON, model: str, *, stream: bool) -> Turned:
     """Translate a generateContent request."""
     told, strange = read(body, REQUEST, "")
     pocket = Pocket(_outward(body))
@@ -130,13 +164,17 @@ def question(body: JSON, model: str, *, stream: bool) -> Asked:
         pocket.losses[shown(name)] = ONLY
     conversation = Conversation(pocket)
     chat: JSON = {"model": model, "stream": stream}
-    chat["messages"] = [*system(told.get("systemInstruction")), *conversation.messages(told.get("contents") or [])]
+    instructed = system(told.get("systemInstruction"))
+    chat["messages"] = [*instructed, *conversation.messages(told.get("contents") or [])]
     if not chat["messages"]:
         refuse("contents", "is required", "missing_required_parameter")
-    chat.update(tools(told, pocket), **config(told.get("generationConfig") or {}, pocket))
+    stood = ["systemInstruction"] * len(instructed) + conversation.places
+    places = {f"messages[{at}]": place for at, place in enumerate(stood)}
+    chat.update(tools(told, pocket, places), **config(told.get("generationConfig") or {}, pocket))
     if "serviceTier" in told:
-        chat["service_tier"] = told["serviceTier"].lower()
-    return Asked(chat, pocket)
+        tier = told["serviceTier"].lower()
+        chat["service_tier"] = TIERS.get(tier, tier)
+    return Turned(Asked(chat, pocket), places)
 
 
 def system(instruction: Any) -> List[JSON]:
@@ -156,6 +194,7 @@ class Conversation:
     """Translates contents one after the other; knows the calls whose results have not come yet."""
 
     def __init__(self, pocket: Pocket) -> None:
+        self.places: List[str] = []  # of each message: where it stood
         self._pocket = pocket
         self._open: List[Tuple[str, str]] = []  # id and name
 
@@ -171,6 +210,7 @@ class Conversation:
             turn = self._model if role == "model" else self._user
             for message in turn(content.get("parts") or [], f"{path}.parts", at):
                 told[-1:] = joined(told[-1:], message)
+                self.places[len(told) - 1 :] = [path]
         return told
 
     def _lose(self, path: str, names: List[str]) -> None:
@@ -305,9 +345,13 @@ def inline(value: Any, path: str) -> JSON:
 
 def _outward(body: JSON) -> JSON:
     """Give the client's body as Gemini can take it: state of other providers' is none of Gemini's."""
-    if not isinstance(body.get("contents"), list):
-        return body
-    return {**body, "contents": [_own(content) for content in body["contents"]]}
+    told = dict(body)
+    for name, value in body.items():
+        if camel(name) == "systemInstruction" and isinstance(value, str):
+            told[name] = {"parts": [{"text": value}]}
+        elif name == "contents" and isinstance(value, list):
+            told[name] = [_own(content) for content in value]
+    return told
 
 
 def _own(content: Any) -> Any:
@@ -328,15 +372,17 @@ def _dummied(part: JSON) -> JSON:
 # tools
 
 
-def tools(told: JSON, pocket: Pocket) -> JSON:
-    """Give `tools` and `tool_choice`; what Google hosts has no other."""
-    functions = []
+def tools(told: JSON, pocket: Pocket, places: Dict[str, str]) -> JSON:
+    """Give `tools` and `tool_choice`; what Google hosts has no other. Where each tool stood goes into `places`."""
+    functions: List[JSON] = []
     for at, tool in enumerate(told.get("tools") or ()):
         declared, hosted = read(tool, {"functionDeclarations": (list,)}, f"tools[{at}]")
         for name in hosted:
             pocket.musts[f"tools[{at}].{shown(name)}"] = "a tool that only Google hosts"
         for n, item in enumerate(declared.get("functionDeclarations") or ()):
-            functions.append(declaration(item, f"tools[{at}].functionDeclarations[{n}]"))
+            path = f"tools[{at}].functionDeclarations[{n}]"
+            places[f"tools[{len(functions)}]"] = path
+            functions.append(declaration(item, path))
     if not functions:
         return {}
     return {"tools": functions, **choice(told.get("toolConfig") or {})}
@@ -388,9 +434,12 @@ def _as_it_is(value: Any) -> Any:
     return value
 
 
+_INT64 = re.compile(r"[0-9]{1,19}")
+
+
 def _number(value: Any) -> Any:
     """Read a number that protobuf's JSON writes as text."""
-    return int(value) if isinstance(value, str) and value.isascii() and value.isdigit() else value
+    return int(value) if isinstance(value, str) and _INT64.fullmatch(value) else value
 
 
 def _named_schemas(value: Any) -> Any:

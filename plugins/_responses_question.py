@@ -7,7 +7,8 @@ what another sealed is nobody's business but its own, and goes no further than t
 
 from __future__ import annotations
 
-from typing import Any, Callable, Dict, Iterable, List, Mapping, NamedTuple, Optional
+import re
+from typing import Any, Callable, Dict, Iterable, List, Mapping, NamedTuple, Optional, Sequence
 
 from providers import Pocket
 
@@ -49,11 +50,14 @@ VERBOSITIES = ("low", "medium", "high")
 FIELDS = {
     "max_completion_tokens": "max_output_tokens",
     "reasoning_effort": "reasoning.effort",
+    "tool_choice.allowed_tools": "tool_choice",
+    "tool_choice.function": "tool_choice",
     "response_format.json_schema": "text.format",
     "response_format": "text.format",
     "verbosity": "text.verbosity",
     "logprobs": "include",
 }
+_OF_TOOL = re.compile(r"tools\[([0-9]{1,5})\]\.function")
 #: items that tell of what OpenAI did itself; what came of it was said as well
 RECORDS = frozenset(
     {
@@ -123,8 +127,11 @@ def _known(word: Any, words: Iterable[str], path: str, pocket: Pocket) -> Option
     return None
 
 
-def placed(param: str, places: List[str]) -> str:
-    """Give a canonical field's path as its client knows it."""
+def placed(param: str, places: List[str], tools: Sequence[str] = ()) -> str:
+    """Give a canonical field's path as its client knows it, by where the messages and the tools stood."""
+    tool = _OF_TOOL.match(param)
+    if tool and int(tool[1]) < len(tools):
+        return tools[int(tool[1])] + param[tool.end() :]
     if param.startswith("messages["):
         at, _, rest = param[len("messages[") :].partition("]")
         place = places[int(at)] if at.isdigit() and int(at) < len(places) else "input"

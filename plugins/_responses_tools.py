@@ -37,6 +37,7 @@ class Tools:
     def __init__(self, pocket: Pocket) -> None:
         self.pocket = pocket
         self.functions: List[JSON] = []
+        self.places: List[str] = []  # of each: where it stood
         self.known: Dict[str, Tool] = {}
         self._hosted: List[Tuple[str, str]] = []  # where, and its type
 
@@ -60,6 +61,7 @@ class Tools:
             told = {"description": _described(tool), "parameters": INPUT}
             self.pocket.losses[place] = "a custom tool is told as a function"
         self.functions.append({"type": "function", "function": {"name": name, **told}})
+        self.places.append(place)
 
     def told(self, choice: Any) -> JSON:
         """Give the canonical `tools` and `tool_choice`."""

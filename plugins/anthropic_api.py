@@ -19,7 +19,7 @@ from providers import Pocket, Trouble
 from . import JSON, Handler, Request, Response
 from ._anthropic_answer import PING, answer, error_of, speak, spelled, status_of
 from ._anthropic_question import COUNT, MESSAGES, Turned, question, shows_thoughts
-from ._dialect import Dialect
+from ._dialect import Dialect, created
 from ._json import parsed, refuse, shown
 
 PAGE, LARGEST_PAGE = 20, 1000  # models
@@ -146,7 +146,7 @@ def own_path(canonical: str, origins: Sequence[int]) -> str:
 
 def listing(model: JSON) -> JSON:
     """Give what Anthropic tells of a model, as far as it is known."""
-    made = datetime.fromtimestamp(int(model.get("created") or 0), timezone.utc)
+    made = datetime.fromtimestamp(created(model), timezone.utc)
     return {
         "type": "model",
         "id": model["id"],

@@ -6,18 +6,17 @@ comes back on the part it went out with, so other providers' state travels there
 
 from __future__ import annotations
 
-import json
 import re
 import urllib.parse
 from contextlib import closing
 from functools import partial
 from typing import Any, Callable, Dict, Generator, Iterable, Iterator, List, Mapping, NamedTuple, cast
 
-from providers import Pocket, Trouble, UpstreamError
+from providers import Pocket, Trouble
 
 from . import JSON, Handler, Refusal, Request, Response, written
-from ._dialect import Dialect
-from ._gemini_question import embedding, question, read, shows_thoughts
+from ._dialect import Dialect, arguments_of, naming, with_field
+from ._gemini_question import embedding, own_path, question, read, shows_thoughts
 from ._json import parsed, refuse, shown
 from ._question import EMBEDDINGS, checked
 from ._state import sealed
@@ -84,12 +83,8 @@ def calls_with_state(calls: List[JSON], details: List[JSON]) -> List[JSON]:
 
 def called(call: JSON) -> JSON:
     function = call["function"]
-    try:
-        args = json.loads(function.get("arguments") or "{}")
-    except ValueError:
-        told = f"the arguments of a call of {function['name']} are no JSON"
-        raise UpstreamError(502, told, code="provider_error") from None
-    return {**({"id": call["id"]} if call.get("id") else {}), "name": function["name"], "args": args}
+    told = {"name": function["name"], "args": arguments_of(function)}
+    return {**({"id": call["id"]} if call.get("id") else {}), **told}
 
 
 _DATA_URL = re.compile(r"data:([^;,]+);base64,(.*)", re.DOTALL)
@@ -110,9 +105,9 @@ def usage(spent: Any) -> JSON:
     thought = (spent.get("completion_tokens_details") or {}).get("reasoning_tokens") or 0
     cached = (spent.get("prompt_tokens_details") or {}).get("cached_tokens") or 0
     told = {
-        "promptTokenCount": spent["prompt_tokens"],
-        "candidatesTokenCount": max(0, spent["completion_tokens"] - thought),
-        "totalTokenCount": spent["total_tokens"],
+        "promptTokenCount": spent.get("prompt_tokens") or 0,
+        "candidatesTokenCount": max(0, (spent.get("completion_tokens") or 0) - thought),
+        "totalTokenCount": spent.get("total_tokens") or 0,
         **({"thoughtsTokenCount": thought} if thought else {}),
         **({"cachedContentTokenCount": cached} if cached else {}),
     }
@@ -269,14 +264,19 @@ class GeminiApi(Dialect):
 
     def _conversed(self, request: Request, model: str, *, stream: bool) -> Response:
         body = parsed(request.json())
-        asked, thoughts = question(body, model, stream=stream), shows_thoughts(body)
-        return self.converse(request, asked, partial(answer, thoughts=thoughts), partial(speak, thoughts=thoughts))
+        turned, thoughts = question(body, model, stream=stream), shows_thoughts(body)
+        with naming(partial(own_path, turned.places)):
+            return self.converse(
+                request, turned.asked, partial(answer, thoughts=thoughts), partial(speak, thoughts=thoughts)
+            )
 
     def counts(self, request: Request, model: str) -> Response:
         body = parsed(request.json())
         told = read(body, {"generateContentRequest": (dict,)}, "").fields.get("generateContentRequest", body)
-        call = self.call(request, question(told, model, stream=False))
-        tokens, _ = self.counted(call)
+        with naming(lambda path: path if told is body or path == "model" else f"generateContentRequest.{path}"):
+            turned = question(told, model, stream=False)
+            with naming(partial(own_path, turned.places)):
+                tokens, _ = self.counted(self.call(request, turned.asked))
         return Response.of({"totalTokens": tokens}, headers=request.warnings())
 
     def embedded(self, request: Request, model: str) -> Response:
@@ -302,8 +302,9 @@ class GeminiApi(Dialect):
             chat = {"model": model, "input": [asked[at].text for at in places], **dict(how)}
             some = Pocket({"requests": [entries[at] for at in places]}, path="batchEmbedContents")
             some.losses, some.musts = pocket.losses, pocket.musts
-            chat = {**checked(chat, EMBEDDINGS, ("model", "input")), "_gemini": some}
-            found = self.upstream.embed(request.call(chat))
+            with naming(partial(own_path, {}, below=f"{path}[{places[0]}]." if path else "")):
+                chat = {**checked(chat, EMBEDDINGS, ("model", "input")), "_gemini": some}
+                found = self.upstream.embed(request.call(chat))
             request.notes["usage"] = found.get("usage")
             for at, item in zip(places, found["data"]):
                 vectors[at] = item["embedding"]
@@ -334,7 +335,7 @@ def number(query: Mapping[str, str], name: str, usual: int) -> int:
 def worded(trouble: Trouble) -> JSON:
     """Word trouble as Google does; how long to wait is one of the details."""
     status = STATUSES.get(trouble.status, "INTERNAL")
-    error: JSON = {"code": trouble.status, "message": trouble.message, "status": status}
+    error: JSON = {"code": trouble.status, "message": with_field(trouble), "status": status}
     wait = next((value for name, value in trouble.headers.items() if name.lower() == "retry-after"), None)
     if wait:
         error["details"] = [{"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": f"{wait}s"}]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import time
 from functools import partial
 from typing import Any, Callable, Dict, Iterable, Iterator, List, Mapping, NamedTuple, Optional, Tuple
@@ -16,7 +17,7 @@ from providers import Pocket, Provider, Trouble, UpstreamError
 from providers._memory import Remembered
 
 from . import JSON, Handler, Refusal, Request, Response, written
-from ._dialect import Asked, Dialect
+from ._dialect import Asked, Dialect, arguments_of, created, naming, with_field
 from ._json import parsed, refuse, shown
 from ._question import EMBEDDINGS, checked
 from ._stream import whole
@@ -35,6 +36,14 @@ SAMPLING = {
     "presence_penalty": "presence_penalty",
     "frequency_penalty": "frequency_penalty",
     "repeat_penalty": "repeat_penalty",
+    "num_predict": "max_completion_tokens",
+}
+WHOLE = ("top_k", "seed", "num_predict")  # numbers that some clients send as floats
+#: canonical field -> what clients call it here
+NAMES = {
+    **{canonical: f"options.{name}" for name, canonical in SAMPLING.items()},
+    "reasoning_effort": "think",
+    "response_format": "format",
 }
 EFFORTS = {True: "medium", False: "none"}  # of `think`; words are the same in both
 FINISH = {"length": "length"}  # all else is `stop`
@@ -119,11 +128,9 @@ def generate_question(body: JSON) -> Asked:
 
 def common(told: JSON) -> JSON:
     """Translate what both have: all but the messages and the tools."""
-    options = told.get("options") or {}
+    options = {name: whole_of(name, value) for name, value in (told.get("options") or {}).items() if name in SAMPLING}
     chat: JSON = {"model": told.get("model"), "stream": told.get("stream", True)}
-    chat.update((SAMPLING[name], value) for name, value in options.items() if name in SAMPLING)
-    if isinstance(options.get("num_predict"), int) and options["num_predict"] > 0:
-        chat["max_completion_tokens"] = options["num_predict"]
+    chat.update((SAMPLING[name], value) for name, value in options.items() if not is_endless(name, value))
     chat.update({name: told[name] for name in ("logprobs", "top_logprobs") if name in told})
     if "think" in told:
         chat["reasoning_effort"] = EFFORTS.get(told["think"], told["think"])
@@ -132,12 +139,32 @@ def common(told: JSON) -> JSON:
     return chat
 
 
+def whole_of(name: str, value: Any) -> Any:
+    return int(value) if name in WHOLE and isinstance(value, float) and value.is_integer() else value
+
+
+def is_endless(name: str, value: Any) -> bool:
+    """Tell whether an option says that an answer may be as long as it likes."""
+    return name == "num_predict" and type(value) is int and value <= 0
+
+
 def response_format(format_: Any) -> JSON:
     if format_ == "json":
         return {"type": "json_object"}
     if not isinstance(format_, dict):
         refuse("format", 'must be "json" or a JSON schema')
     return {"type": "json_schema", "json_schema": {"name": "answer", "schema": format_}}
+
+
+def own_path(canonical: str, *, generates: bool = False) -> str:
+    """Give a field's path in the client's words; what `/api/generate` asks has no messages."""
+    name, _, index = canonical.partition(".")[0].partition("[")
+    if name == "messages":
+        own = re.sub(r"\.content\[.*", ".images", canonical, flags=re.DOTALL)  # the text among the parts is good
+        if generates:
+            return own.partition(".")[2] if ".images" in own else "prompt"
+        return own
+    return NAMES[name] + (f"[{index}" if index else "") if name in NAMES else canonical
 
 
 def pocket_for(body: JSON, told: JSON, path: str) -> Pocket:
@@ -151,7 +178,7 @@ def pocket_for(body: JSON, told: JSON, path: str) -> Pocket:
         else:
             pocket.losses[name] = "only for models of Ollama's own"
     for name in told.get("options") or {}:
-        if name not in SAMPLING and name != "num_predict":
+        if name not in SAMPLING:
             pocket.losses[f"options.{shown(name)}"] = "only for models of Ollama's own"
     return pocket
 
@@ -353,13 +380,8 @@ def _gather(calls: Dict[int, JSON], fragments: Iterable[JSON]) -> None:
 def called(call: JSON, index: int) -> JSON:
     """Word a call: its arguments are an object here."""
     function = call["function"]
-    try:
-        arguments = json.loads(function.get("arguments") or "{}")
-    except ValueError:
-        raise UpstreamError(
-            502, f"the arguments of a call of {function['name']} are no JSON", code="provider_error"
-        ) from None
-    return {"id": call.get("id") or "", "function": {"index": index, "name": function["name"], "arguments": arguments}}
+    told = {"index": index, "name": function["name"], "arguments": arguments_of(function)}
+    return {"id": call.get("id") or "", "function": told}
 
 
 def logprobs(choice: JSON) -> JSON:
@@ -396,7 +418,7 @@ def tag(model: JSON) -> JSON:
     return {
         "name": name,
         "model": name,
-        "modified_at": stamp(float(model.get("created") or 0)),
+        "modified_at": stamp(created(model)),
         "size": 0,
         "digest": hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest(),
         "details": details_of(model),
@@ -417,7 +439,7 @@ def shown_model(model: JSON) -> JSON:
         "details": details_of(model),
         "model_info": info,
         "capabilities": capabilities_of(model),
-        "modified_at": stamp(float(model.get("created") or 0)),
+        "modified_at": stamp(created(model)),
     }
 
 
@@ -446,10 +468,10 @@ class OllamaApi(Dialect):
         }
 
     def error(self, trouble: Trouble) -> Response:
-        return Response.of({"error": trouble.message}, trouble.status, trouble.headers)
+        return Response.of({"error": with_field(trouble)}, trouble.status, trouble.headers)
 
     def failed(self, trouble: Trouble) -> bytes:
-        return line({"error": trouble.message})
+        return line({"error": with_field(trouble)})
 
     def spelled(self, event: JSON) -> bytes:
         return line(event)
@@ -465,14 +487,16 @@ class OllamaApi(Dialect):
         return self._talked(request, asked, Voice(model, time.monotonic()), keep)
 
     def generated(self, request: Request) -> Response:
-        asked = generate_question(read(request))
+        with naming(partial(own_path, generates=True)):
+            asked = generate_question(read(request))
         voice = Voice(str(asked.chat.get("model")), time.monotonic(), generates=True)
         return self._talked(request, asked, voice, lambda _: None)
 
     def _talked(self, request: Request, asked: Asked, voice: Voice, keep: Keep) -> Response:
         if not asked.chat["messages"]:
             return self._loaded(request, asked, voice)
-        return self.converse(request, asked, partial(answer, voice, keep), partial(speak, voice, keep))
+        with naming(partial(own_path, generates=voice.generates)):
+            return self.converse(request, asked, partial(answer, voice, keep), partial(speak, voice, keep))
 
     def _loaded(self, request: Request, asked: Asked, voice: Voice) -> Response:
         """Answer a question without words, which asks to load the model, or with `keep_alive` 0 to unload it."""
@@ -499,24 +523,25 @@ class OllamaApi(Dialect):
         return found[0]["id"] if found else None
 
     def embedded(self, request: Request) -> Response:
-        answer_, vectors = self._embeddings(request)
+        answer_, vectors = self._embeddings(request, "input")
         own = answer_.get("_ollama")
         return self._with_warnings(
             request, own or {"model": answer_["model"], "embeddings": vectors, **counts(answer_)}
         )
 
     def embedded_one(self, request: Request) -> Response:
-        vectors = self._embeddings(request)[1]
+        vectors = self._embeddings(request, "prompt")[1]
         return self._with_warnings(request, {"embedding": vectors[0] if vectors else []})
 
-    def _embeddings(self, request: Request) -> Tuple[JSON, List[Any]]:
-        """Have texts embedded: the answer, and its vectors; no text has none."""
+    def _embeddings(self, request: Request, field: str) -> Tuple[JSON, List[Any]]:
+        """Have the texts of a field embedded: the answer, and its vectors; no text has none."""
         asked = embed_question(read(request))
         if asked.chat["input"] in ([], ""):
             return {"model": self._known(asked.chat["model"])}, []
-        chat = {**checked(asked.chat, EMBEDDINGS, ("model", "input")), "_ollama": asked.pocket}
-        request.notes["model"] = shown(chat["model"], 120)
-        found = self.upstream.embed(request.call(chat))
+        with naming(lambda path: field + path[len("input") :] if path.startswith("input") else path):
+            chat = {**checked(asked.chat, EMBEDDINGS, ("model", "input")), "_ollama": asked.pocket}
+            request.notes["model"] = shown(chat["model"], 120)
+            found = self.upstream.embed(request.call(chat))
         request.notes["usage"] = found.get("usage")
         return {**found, "model": asked.chat["model"]}, [item["embedding"] for item in found["data"]]
 

@@ -13,7 +13,7 @@ from typing import Iterable, Iterator, Mapping
 from providers import Pocket, Trouble
 
 from . import JSON, Handler, Request, Response
-from ._dialect import Asked, Dialect
+from ._dialect import Asked, Dialect, created
 from ._json import parsed
 from ._question import unpocketed
 from ._stream import event, told
@@ -94,5 +94,5 @@ def _chunk(part: JSON, *, with_usage: bool) -> JSON:
 
 def listing(model: JSON) -> JSON:
     """Give what OpenAI tells of a model."""
-    told = {"object": "model", "created": 0, "owned_by": model.get("provider", ""), **model}
+    told = {"object": "model", "owned_by": model.get("provider", ""), **model, "created": created(model)}
     return {name: told[name] for name in MODEL if name in told}

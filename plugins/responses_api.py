@@ -58,7 +58,7 @@ class ResponsesAPI(Dialect):
                 failed=voice.failed,
             )
         except Trouble as trouble:
-            raise replaced(trouble, asked.places) from None
+            raise replaced(trouble, asked) from None
 
     def warmed(self, request: Request, asked: Question, voice: Voice) -> Response:
         """Answer a question that only warms a cache up, with nothing: nobody is asked."""
@@ -71,7 +71,7 @@ class ResponsesAPI(Dialect):
         try:
             tokens, _ = self.counted(self.call(request, Asked(asked.chat, asked.pocket)))
         except Trouble as trouble:
-            raise replaced(trouble, asked.places) from None
+            raise replaced(trouble, asked) from None
         return Response.of({"object": "response.input_tokens", "input_tokens": tokens}, headers=request.warnings())
 
     def stored(self, request: Request) -> Response:
@@ -98,10 +98,10 @@ class ResponsesAPI(Dialect):
         return next(iter(self.said.recall([f"{user}/{id_}"])), None)
 
 
-def replaced(trouble: Trouble, places: List[str]) -> Trouble:
+def replaced(trouble: Trouble, asked: Question) -> Trouble:
     """Name a field as its client does."""
     param = trouble.param
     if param:
-        trouble.param = placed(param, places)
+        trouble.param = placed(param, asked.places, asked.tools.places)
         trouble.message = trouble.message.replace(param, trouble.param)
     return trouble

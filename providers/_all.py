@@ -10,6 +10,7 @@ from typing import Any, Callable, Dict, Iterable, List, Mapping, NamedTuple, Seq
 
 from . import JSON, Allowed, Call, Parts, Pocket, Provider, Scope, Trouble, UpstreamError
 from ._pockets import for_provider
+from ._transport import STUMBLES
 
 T = TypeVar("T")
 
@@ -286,6 +287,8 @@ class _Surveyor:
             models = [{**m, "id": f"{name}/{m['id']}", "provider": name} for m in provider.models()]
         except Trouble as trouble:
             error = trouble.message
+        except STUMBLES:
+            error = "its list of models is not of the shape it should have"
         finally:
             with self._lock:
                 if models is None:

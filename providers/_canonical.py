@@ -371,7 +371,7 @@ def upstream_error(
     """
     fallback = (status, "invalid_request_error", None) if 400 <= status < 500 else (502, "api_error", "provider_error")
     ours, kind_, code_ = CLASSES.get(status, fallback)
-    message = message or f"{provider} answered {status}"
+    message = message[:2000] or f"{provider} answered {status}"  # it may be all that a client sent
     if ours == 400 and code is None and _TOO_LONG.search(message):
         code = "context_length_exceeded"
     code = code or code_

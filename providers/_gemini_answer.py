@@ -138,10 +138,10 @@ class Spoken:
             self.said = True
             return {"tool_calls": [self._call(part["functionCall"])]}
         if part.get("thought"):
-            return {"reasoning_content": part["text"]} if part.get("text") else {}
+            return {"reasoning_content": _text(part)} if part.get("text") else {}
         if part.get("text"):
             self.said = True
-            return {"content": part["text"]}
+            return {"content": _text(part)}
         if part.get("inlineData"):
             self.said = True
             url = f"data:{part['inlineData'].get('mimeType')};base64,{part['inlineData'].get('data')}"
@@ -171,6 +171,13 @@ class Spoken:
             note("finish_reason", f"{end} is told as stop")
         reason = FINISH.get(end, "stop")
         return "tool_calls" if self.ids and reason == "stop" else reason
+
+
+def _text(part: JSON) -> str:
+    text = part["text"]
+    if not isinstance(text, str):
+        raise TypeError("a text that is none")
+    return text
 
 
 class Heard:

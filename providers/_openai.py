@@ -251,7 +251,8 @@ WORDS = {
     "overloaded_error": 503,
 }
 _MISTAKES = (400, 403, 404, 409, 413, 422)  # whose codes tell a client what to do otherwise
-_KEY = re.compile(r"[\w-]*\*{3,}[\w*-]*|\b(?:sk|gsk|xai|csk)-[\w-]{6,}", re.ASCII)
+#: a key, or what is left of one; it looks for the stars once a word, for a message may hold all that a client sent
+_KEY = re.compile(r"(?<![\w-])[\w-]*\*{3,}[\w*-]*|\b(?:sk|gsk|xai|csk)-[\w-]{6,}", re.ASCII)
 
 
 def worded(name: str, status: int, headers: Mapping[str, str], body: Any) -> UpstreamError:

@@ -469,7 +469,7 @@ def _said(answer: Answer) -> Generator[JSON, None, Any]:
         pass  # the status is known, and its words are cut
     text = body.decode("utf-8", "replace")
     try:
-        return _json.told(text)
+        return _json.loads(text)
     except ValueError:
         return text
 

@@ -496,8 +496,13 @@ def needed(body: JSON) -> Tuple[int, int]:
         elif isinstance(item, str):
             letters += len(item)
     asked = letters // LETTERS_A_TOKEN + images * TOKENS_AN_IMAGE
-    most = (body.get("options") or {}).get("num_predict")
+    most = _set(body).get("num_predict")
     return asked, asked + (most if isinstance(most, int) and most > 0 else ANSWER)
+
+
+def _set(body: JSON) -> JSON:
+    options = body.get("options")  # `provider_options` may have put anything there
+    return options if isinstance(options, dict) else {}
 
 
 def wide_enough(tokens: int, most: int) -> int:
@@ -569,7 +574,7 @@ class Ollama(Provider):
     def _fitting(self, call: Call, body: JSON) -> Generator[JSON, None, JSON]:
         """Give the question room for its length: Ollama would cut off its beginning and say nothing."""
         asked, with_answer = needed(body)
-        if with_answer <= USUAL_CONTEXT or "num_ctx" in (body.get("options") or {}):
+        if with_answer <= USUAL_CONTEXT or "num_ctx" in _set(body):
             return body
         able = yield from self._abilities(call)
         if not able.context:

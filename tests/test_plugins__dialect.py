@@ -7,7 +7,7 @@ import json
 import pytest
 
 from plugins import Refusal, Request
-from plugins._dialect import Asked, Dialect, estimated
+from plugins._dialect import Asked, Dialect, created, estimated, naming, with_field
 from providers import PAUSE, Pocket, Provider, UpstreamError, _canonical
 from providers._http import Fields
 
@@ -110,6 +110,38 @@ def test_trouble_under_way_is_worded_by_the_dialect_and_has_no_good_end():
 def test_trouble_before_the_first_part_is_raised_while_a_status_can_be_chosen():
     with pytest.raises(UpstreamError):
         said(PAUSE, UpstreamError(502, "down"), stream=True)
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_an_answer_that_a_translator_stumbles_over_is_the_upstreams_trouble(caplog, stream):
+    odd = {"choices": [{"index": 0, "delta": {"content": 5}}]} if stream else {"choices": [{"message": None}]}
+    if stream:
+        assert (
+            said(part("a"), odd, stream=True)[0]
+            == "a\ntrouble: the upstream's answer is not of the shape it should have\n"
+        )
+    else:
+        with pytest.raises(UpstreamError, match="not of the shape") as caught:
+            said(odd)
+        assert (caught.value.status, caught.value.code) == (502, "provider_error")
+    assert "test_plugins__dialect.py" in caplog.text
+    assert not any(record.exc_info for record in caplog.records)
+
+
+@pytest.mark.parametrize(("when", "seconds"), [(5, 5), (5.5, 5), (None, 0), ("x", 0), (-1, 0), (10**30, 0), ([], 0)])
+def test_a_model_was_made_at_a_time_that_calendars_know(when, seconds):
+    assert created({"created": when}) == seconds
+
+
+def test_trouble_names_a_field_as_its_client_does():
+    for message in ("n: too many", "too many"):
+        trouble = Refusal(400, message, param="n")
+        with pytest.raises(Refusal), naming({"n": "config.count"}.get):
+            raise trouble
+        assert (trouble.param, with_field(trouble)) == ("config.count", "config.count: too many")
+    assert with_field(Refusal(404, "no such model", param="model")) == "no such model"
+    with pytest.raises(Refusal), naming({}.get):
+        raise Refusal(400, "no field is named")
 
 
 def test_a_silence_has_the_dialects_life_sign():

@@ -406,6 +406,15 @@ def test_ids_of_calls_that_anthropic_would_refuse_are_spelled_otherwise_for_it()
     assert [call["id"] for call in made.chat["messages"][1]["tool_calls"]] == ["functions.f:0", "toolu_1"]
 
 
+def test_a_hidden_thought_has_no_words_whatever_else_stands_in_it():
+    odd = {"type": "redacted_thinking", "data": "ZGF0", "thinking": {"not": "words"}}
+    turn = {
+        "role": "assistant",
+        "content": [{"type": "thinking", "thinking": "hm"}, odd, {"type": "text", "text": "a"}],
+    }
+    assert asked(messages=[turn]).chat["messages"][0]["reasoning_content"] == "hm"
+
+
 def test_state_that_somebody_tampered_with_is_refused_and_no_bug():
     wrong = {"type": "redacted_thinking", "data": sealed([{**DETAIL, "index": "first"}])}
     body = {**ASKED, "system": "x", "messages": [HELLO, {"role": "assistant", "content": [wrong]}]}

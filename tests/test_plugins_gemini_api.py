@@ -21,6 +21,9 @@ SAID = {"role": "user", "content": "hi"}
 USAGE = _canonical.usage(3, 5, cached=1, reasoning=2)
 DETAIL = {"provider": "up", "model": "m", "index": 0, "type": "thinking", "thinking": "hm", "signature": "s"}
 CALL = {"id": "c1", "type": "function", "function": {"name": "weather", "arguments": '{"city":"Ulm"}'}}
+DECLARED = {"name": "weather"}
+SECOND = "tools[1].functionDeclarations[1]"
+LEVEL = "generationConfig.thinkingConfig.thinkingLevel"
 CALLED = {"functionCall": {"id": "c1", "name": "weather", "args": {"city": "Ulm"}}}
 
 
@@ -275,14 +278,68 @@ def test_what_only_gemini_knows_is_kept_for_it_and_told_to_others():
         ({"contents": [{"parts": [{"inlineData": {"mimeType": "image/png"}}]}]}, "contents[0].parts[0].inlineData"),
         ({"contents": [{"parts": [{"functionResponse": {"name": "x"}}]}]}, "contents[0].parts[0].functionResponse"),
         ({"contents": [USER], "generationConfig": {"temperature": "hot"}}, "generationConfig.temperature"),
-        ({"contents": [USER], "generationConfig": {"topK": 1.5}}, "top_k"),
-        ({"contents": [USER], "tools": [{"functionDeclarations": [{}]}]}, "tools[0].function.name"),
+        ({"contents": [USER], "generationConfig": {"topK": 1.5}}, "generationConfig.topK"),
+        ({"contents": [USER], "generation_config": {"stop_sequences": ["a", 1]}}, "generationConfig.stopSequences[1]"),
+        ({"contents": [USER], "generationConfig": {"thinkingConfig": {"thinkingLevel": "all"}}}, LEVEL),
+        ({"contents": [USER], "tools": [{}, {"functionDeclarations": [DECLARED, {}]}]}, f"{SECOND}.name"),
+        ({"contents": [USER, {"role": "model", "parts": [{"functionCall": {"name": " "}}]}]}, "contents[1]"),
     ],
 )
 def test_a_wrong_field_is_a_400_that_names_it(body, param):
     status, told = ask(Up(), "/up/m:generateContent", body)
     assert (status, told["error"]["code"], told["error"]["status"]) == (400, 400, "INVALID_ARGUMENT")
-    assert param in told["error"]["message"]
+    assert told["error"]["message"].startswith(f"{param}: ")
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        ({"contents": [{"role": "nobody"}]}, "generateContentRequest.contents[0].role"),
+        ({"contents": [USER], "generationConfig": {"topK": -1}}, "generateContentRequest.generationConfig.topK"),
+    ],
+)
+def test_a_wrong_field_is_named_where_it_stands(body, param):
+    status, told = ask(Up(), "/up/m:countTokens", {"generateContentRequest": body})
+    assert (status, told["error"]["message"].partition(": ")[0]) == (400, param)
+
+
+def test_a_wrong_field_of_one_of_many_embeddings_is_named():
+    entry = {"content": {"parts": [{"text": "a"}]}}
+    body = {"requests": [entry, {**entry, "outputDimensionality": 0}]}
+    status, told = ask(Up(), "/up/m:batchEmbedContents", body)
+    assert (status, told["error"]["message"].partition(": ")[0]) == (400, "requests[1].outputDimensionality")
+    assert "outputDimensionality: must" in ask(Up(), "/up/m:embedContent", body["requests"][1])[1]["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("canonical", "own"),
+    [
+        ("messages[0].content", "systemInstruction"),
+        ("messages[1].content[1].image_url.url", "contents[0]"),
+        ("messages[9].content", "contents"),
+        ("tools[0].function.parameters", "tools[0].functionDeclarations[0].parameters"),
+        ("tools[0]", "tools[0].functionDeclarations[0]"),
+        ("tool_choice.function.name", "toolConfig.functionCallingConfig"),
+        ("n", "generationConfig.candidateCount"),
+    ],
+)
+def test_a_field_that_a_provider_cannot_take_is_named_too(canonical, own):
+    body = {"systemInstruction": "s", "contents": [USER], "tools": [{"functionDeclarations": [DECLARED]}]}
+    for message in ("that cannot be", f"{canonical}: that cannot be"):
+        told = ask(Up(UpstreamError(400, message, param=canonical)), "/up/m:generateContent", body)[1]
+        assert told["error"]["message"] == f"{own}: that cannot be"
+
+
+def test_what_only_our_reader_takes_is_put_into_geminis_own_words():
+    assert translated(systemInstruction="s")[1].body["systemInstruction"] == {"parts": [{"text": "s"}]}
+    assert translated(serviceTier="STANDARD")[0]["service_tier"] == "default"
+
+
+def test_a_number_too_long_to_be_one_is_left_for_others_to_refuse():
+    schema = {"type": "STRING", "minLength": "9" * 5000, "maxLength": "20"}
+    declared = [{"functionDeclarations": [{"name": "f", "parameters": schema}]}]
+    told = translated(tools=declared)[0]["tools"][0]["function"]["parameters"]
+    assert told == {"type": "string", "minLength": "9" * 5000, "maxLength": 20}
 
 
 # answers
@@ -293,6 +350,21 @@ def answered(message, finish="stop", **config):
     status, told = ask(up, "/up/m:generateContent", {"contents": [USER], "generationConfig": config})
     assert status == 200
     return told
+
+
+@pytest.mark.parametrize("arguments", ["[1]", "5", '"x"', "{", "[" * 5000, '{"x":NaN}'])
+def test_arguments_that_are_no_object_are_the_upstreams_trouble(arguments):
+    odd = {**CALL, "function": {"name": "weather", "arguments": arguments}}
+    up = Up(_canonical.completion("id", "up/m", {"content": None, "tool_calls": [odd]}, "tool_calls", USAGE))
+    status, told = ask(up, "/up/m:generateContent", {"contents": [USER]})
+    assert (status, "no JSON object" in told["error"]["message"]) == (502, True)
+
+
+@pytest.mark.parametrize("spent", [{"prompt_tokens": 3}, {"total_tokens": None, "completion_tokens_details": None}])
+def test_what_an_upstream_does_not_count_is_nought(spent):
+    up = Up(_canonical.completion("id", "up/m", {"content": "x"}, "stop", spent))
+    told = ask(up, "/up/m:generateContent", {"contents": [USER]})[1]["usageMetadata"]
+    assert (told["promptTokenCount"], told["totalTokenCount"]) == (spent.get("prompt_tokens", 0), 0)
 
 
 def test_a_whole_answer_is_told_as_gemini_tells_it():

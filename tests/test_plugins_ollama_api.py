@@ -193,18 +193,62 @@ def test_what_only_ollama_knows_is_kept_for_it_and_told_to_others():
         ({"model": "up/m", "messages": [{"role": "user", "content": [USER]}]}, "messages[0].content"),
         ({"model": "up/m", "messages": [{**USER, "images": [1]}]}, "messages[0].images[0]"),
         ({"model": "up/m", "messages": [{"role": "tool", "content": "x"}]}, "messages[0]"),
-        ({"model": "up/m", "messages": [{"role": "assistant", "tool_calls": [{}]}]}, "messages[0].tool_calls[0]"),
+        (
+            {"model": "up/m", "messages": [{"role": "assistant", "tool_calls": [{}]}]},
+            "messages[0].tool_calls[0].function",
+        ),
         ({"model": "up/m", "messages": [USER], "format": "xml"}, "format"),
-        ({"model": "up/m", "messages": [USER], "think": "deeply"}, "reasoning_effort"),
+        ({"model": "up/m", "messages": [USER], "think": "deeply"}, "think"),
         ({"model": "up/m", "messages": [USER], "stream": "yes"}, "stream"),
-        ({"model": "up/m", "messages": [USER], "options": {"temperature": "hot"}}, "temperature"),
+        ({"model": "up/m", "messages": [USER], "options": {"temperature": "hot"}}, "options.temperature"),
+        ({"model": "up/m", "messages": [USER], "options": {"stop": ["a", 1]}}, "options.stop[1]"),
+        ({"model": "up/m", "messages": [USER], "options": {"num_predict": "many"}}, "options.num_predict"),
+        ({"model": "up/m", "messages": [USER], "options": {"num_predict": 1.5}}, "options.num_predict"),
         ({"model": "up/m", "messages": [USER], "logprobs": 1}, "logprobs"),
     ],
 )
 def test_a_wrong_field_is_a_400_that_names_it(body, param):
     status, told = ask(Up(), "chat", body)
     assert (status, list(told)) == (400, ["error"])
-    assert param in told["error"]
+    assert told["error"].startswith(f"{param}: ")
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "param"),
+    [
+        ("generate", {"prompt": 1}, "prompt"),
+        ("generate", {"prompt": "x", "system": "s", "images": [PNG, 1]}, "images[1]"),
+        ("generate", {"prompt": "x", "options": {"top_p": 2}}, "options.top_p"),
+        ("embed", {"input": ["a", 1]}, "input[1]"),
+        ("embeddings", {}, "prompt"),
+    ],
+)
+def test_a_wrong_field_is_named_as_it_is_called_there(path, body, param):
+    status, told = ask(Up(), path, {"model": "up/m", **body})
+    assert (status, told["error"].startswith(f"{param}: ")) == (400, True), told
+
+
+@pytest.mark.parametrize(
+    ("canonical", "path", "own"),
+    [
+        ("messages[0].content[1].image_url", "chat", "messages[0].images"),
+        ("messages[0].content[1].image_url", "generate", "images"),
+        ("messages[0].content", "generate", "prompt"),
+        ("tools[0].type", "chat", "tools[0].type"),
+        ("response_format.json_schema", "chat", "format"),
+    ],
+)
+def test_a_field_that_a_provider_cannot_take_is_named_too(canonical, path, own):
+    up = Up(UpstreamError(400, "that cannot be", param=canonical))
+    told = ask(up, path, {"model": "up/m", "messages": [USER], "prompt": "x"})
+    assert told == (400, {"error": f"{own}: that cannot be"})
+
+
+def test_whole_numbers_may_be_written_as_floats_and_an_answer_without_end_is_asked_for_by_none():
+    chat = translated({"messages": [USER], "options": {"num_predict": 9.0, "top_k": 4.0, "temperature": None}})[0]
+    assert (chat["max_completion_tokens"], chat["top_k"], "temperature" in chat) == (9, 4, False)
+    for endless in (0, -1, -2):
+        assert "max_completion_tokens" not in translated({"messages": [USER], "options": {"num_predict": endless}})[0]
 
 
 def test_a_whole_answer_is_told_as_ollama_tells_it():
@@ -270,8 +314,10 @@ def test_trouble_is_one_sentence():
     assert not any(line.get("done") for line in lines)
 
 
-def test_a_call_that_was_cut_short_is_trouble():
-    parts = delta(tool_calls=[{"index": 0, "id": "c", "function": {"name": "f", "arguments": "{"}}]), delta("length")
+@pytest.mark.parametrize("arguments", ["{", "[1]", "[" * 5000, '{"x":NaN}'])
+def test_a_call_that_was_cut_short_or_has_no_arguments_by_name_is_trouble(arguments):
+    function = {"name": "f", "arguments": arguments}
+    parts = delta(tool_calls=[{"index": 0, "id": "c", "function": function}]), delta("length")
     assert "no JSON" in ask(Up(*parts), "chat", {"model": "up/m", "messages": [USER]})[1][-1]["error"]
 
 

@@ -25,6 +25,8 @@ NOW = 1795000309.5
 USAGE = {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5}
 HEAD = {"id": "c", "created": 1, "model": "up/m"}
 ASKED = {"model": "up/m", "input": "hi"}
+TOOL = {"type": "function", "name": "f"}
+SPACE = {"type": "namespace", "name": "n"}
 STATE = [{"provider": "up", "model": "m", "index": 0, "type": "thinking", "thinking": "t", "signature": "s"}]
 
 
@@ -122,7 +124,10 @@ def test_what_is_wrong_is_refused_by_its_path(body, param):
         ({"input": [{"role": "user", "content": "a"}, {"role": "critic", "content": "x"}]}, "input[1].role"),
         ({"input": [{"role": "user", "content": [{"type": "input_image", "image_url": 5}]}]}, "input[0]"),
         ({"text": {"format": {"type": "json_schema", "name": "n", "schema": 5}}}, "text.format.schema"),
-        ({"tools": [{"type": "function", "name": "f", "parameters": 5}]}, "tools[0].function.parameters"),
+        ({"tools": [{"type": "function", "name": "f", "parameters": 5}]}, "tools[0].parameters"),
+        ({"tools": [{"type": "web_search"}, {**SPACE, "tools": [{**TOOL, "strict": 1}]}]}, "tools[1].tools[0].strict"),
+        ({"tools": [TOOL], "tool_choice": {"type": "allowed_tools", "mode": "no", "tools": []}}, "tool_choice.mode"),
+        ({"tools": [TOOL], "tool_choice": {"type": "function", "name": " "}}, "tool_choice.name"),
     ],
 )
 def test_what_is_found_wrong_later_is_named_as_its_client_knows_it(body, param):

@@ -518,12 +518,11 @@ def test_an_error_is_told_until_a_list_comes_again():
     assert errors == {"a": "trouble 429"}
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_a_broken_provider_is_told_and_disturbs_no_other():
     every = Everything([Stand("a", lists=[{"no": "id"}]), Stand("b", lists=[model("y")])], {})
     models, errors = every.survey(Scope())
     assert [one["id"] for one in models] == ["b/y"]
-    assert errors == {"a": "internal error"}
+    assert errors == {"a": "its list of models is not of the shape it should have"}
 
 
 def test_many_may_ask_at_the_same_time():

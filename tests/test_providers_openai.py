@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -682,6 +683,12 @@ def test_no_key_is_told_to_anybody():
     told = "Incorrect API key provided: sk-proj-abcdef123456. Or sk-ab***********wxyz."
     message = _openai.worded("openai", 401, {}, {"error": {"message": told}}).message
     assert message == "openai refused the proxy's own key for it: Incorrect API key provided: [key]. Or [key]."
+
+
+def test_a_long_message_is_looked_through_for_keys_in_no_time():
+    began = time.monotonic()
+    told = _openai.worded("openai", 400, {}, {"error": {"message": "a" * 300_000}})
+    assert (told.message, time.monotonic() - began < 5) == ("a" * 2000, True)
 
 
 # embeddings, models, tokens

@@ -167,6 +167,24 @@ def test_a_template_that_does_not_kill_is_killed_itself(template, child, monkeyp
     assert template.killed
 
 
+@pytest.mark.parametrize("told", ["at death", "before the time is up"])
+def test_a_dead_program_may_take_long_to_be_gone(template, child, monkeypatch, told):
+    """What it has piled up is being removed: that is no reason to kill its neighbours."""
+    monkeypatch.setattr(program, "GRACE", 0.05)
+    template.obeys = False
+    template.say("result", READY)
+    begun = time.monotonic()
+    first, last = (0.52, 0.9) if told == "at death" else (0.2, 0.9)
+    words = [threading.Timer(first, template.say, ("status", b"\n")), threading.Timer(last, template.end)]
+    for word in words:
+        word.start()
+    outcome = Run(child, b"", LIMITS).outcome(Scope())
+    assert (outcome.stopped, template.killed) == ("timeout" if told == "at death" else "", False)
+    assert time.monotonic() - begun >= 0.9
+    for word in words:
+        word.join()
+
+
 def test_an_end_that_nobody_tells_of_is_that_of_the_template(template, child):
     template.close()
     with pytest.raises(Lost):

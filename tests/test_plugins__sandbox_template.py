@@ -72,8 +72,10 @@ def asked(code: str, **more: Any) -> bytes:
 
 def finished(child: program.Child, seconds: float = 5.0) -> Ended:
     """Wait for the end of a child, and read its pipes."""
-    assert program.readable(child.status, seconds), "the child does not end"
-    line = os.read(child.status, 1 << 16)
+    line = b"\n"
+    while line == b"\n":  # it is dead, and not all of it is gone
+        assert program.readable(child.status, seconds), "the child does not end"
+        line = os.read(child.status, 1 << 16)
     ends = [read_all(end) for end in (child.result, child.stdout, child.stderr)]
     child.close()
     return Ended(json.loads(line or b"{}"), *ends)

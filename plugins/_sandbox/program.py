@@ -22,7 +22,8 @@ from . import directory
 from . import plan as plans
 
 START = 30.0  # seconds a template may take to be ready
-GRACE = 5.0  # seconds a killed child may take to be gone
+GRACE = 5.0  # seconds a killed child may take to be dead
+REMOVAL = 120.0  # seconds that the removal of all it has piled up may take then
 DYING = 0.1  # seconds in which children of a dead template are dead too: the kernel has killed them already
 BLOCK = 1 << 16
 MOST_BLOCKS = 16  # of one output at a time
@@ -267,6 +268,7 @@ class Run:
         self.result = Output(child.result, limits.result + len(READY))
         self._outputs = (self.stdout, self.stderr, self.result)
         self._ended: Dict[str, Any] = {}
+        self._dead = False  # it has ended, and its directory is being removed
 
     def outcome(self, scope: Scope) -> Outcome:
         """Have it run to its end, of which the template tells; raises Lost, Unavailable, and Gone once it is dead."""
@@ -296,7 +298,7 @@ class Run:
             poller.register(output.end, select.EPOLLONESHOT)
         self._feed()
         while not self._ended:
-            left = deadline - time.monotonic()
+            left = REMOVAL if self._dead else deadline - time.monotonic()
             stopped = self._too_much() or ("" if left > 0 else "timeout")
             if stopped:
                 return stopped
@@ -331,18 +333,19 @@ class Run:
         self._child.hang_up(self._child.request)
 
     def _learn(self) -> None:
-        line = os.read(self._child.status, BLOCK)
-        if not line:
+        told = os.read(self._child.status, BLOCK)
+        if not told:
             raise Lost
-        self._ended = json.loads(line)
+        self._dead = True
+        self._ended = json.loads(told.strip() or b"{}")
 
     def _kill(self) -> None:
         """Kill it, and wait until it is gone."""
         self._child.kill()
-        if not self._ended and not readable(self._child.status, GRACE):
-            self._child.template.kill()  # it does not do as it is told
-            raise Lost
-        if not self._ended:
+        while not self._ended:
+            if not readable(self._child.status, REMOVAL if self._dead else GRACE):
+                self._child.template.kill()  # it does not do as it is told
+                raise Lost
             self._learn()
 
     def _too_much(self) -> str:

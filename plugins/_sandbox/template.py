@@ -12,8 +12,8 @@ datagrams of JSON over one socket, and when that is closed everything ends:
 
 A child puts its walls up, writes READY as the first byte of its result, and then reads its request: what is not
 preceded by READY was not written by a program. The line `{"status": ..., "cpu": ..., "peak": ..., "stopped": ""}`
-comes through the status pipe when the child is gone, and its directory with it; a status pipe that ends without a line
-tells that the template is gone.
+comes through the status pipe when the child is gone, and its directory with it; where that takes a while, an empty line
+tells before that it is dead. A status pipe that ends without a line tells that the template is gone.
 """
 
 from __future__ import annotations
@@ -57,8 +57,13 @@ class Child:
         self.stopped = ""  # why it was killed from here
         self.line: Dict[str, Any] = {}
 
+    def mourn(self) -> None:
+        """Tell that it is dead, though not all of it is gone."""
+        with contextlib.suppress(OSError):
+            os.write(self.status, b"\n")
+
     def report(self) -> None:
-        """Tell how it ended, through a pipe that always has room: nothing was written to it before."""
+        """Tell how it ended, through a pipe that always has room: nothing to speak of was written to it before."""
         with contextlib.suppress(OSError):  # its owner does not care any more
             os.write(self.status, told({**self.line, "stopped": self.stopped}))
         os.close(self.status)
@@ -159,6 +164,7 @@ class Template:
         if child.directory is None or removed_empty(child.directory):
             child.report()
             return
+        child.mourn()
         try:  # by a process of its own: what a program has piled up can take long, and others are waiting
             pid = os.fork()
         except OSError:

@@ -172,11 +172,11 @@ def harm_of(program: Program, folder: Path) -> Tuple[List[str], str]:
 
 def judged(program: Program, done: Ran) -> List[str]:
     """Tell what a careless keeper would have made of it."""
-    document = done.document or {}
+    document = done.document if isinstance(done.document, dict) else {}
     return [
         words
         for words, seen in {
-            "there is no answer": done.document is None,
+            "there is no answer": not document,
             "there are two answers": done.more,
             "it said what its keeper should have measured": document.get("stdout") == "forged",
             f"it says {str(document.get('result'))[:100]}": program.told and document.get("result"),
@@ -207,9 +207,11 @@ def main(names: List[str]) -> int:
     for program in PROGRAMS.values():
         if (names and program.name not in names) or program.tame.startswith("not run"):
             continue
-        with tempfile.TemporaryDirectory(prefix="hostile-", ignore_cleanup_errors=True) as folder:
+        folder = tempfile.mkdtemp(prefix="hostile-")
+        try:
             os.chmod(folder, 0o755)
             harm, words = harm_of(program, Path(folder, "world"))
+        finally:
             subprocess.run(["rm", "-rf", folder], check=False)
         good = bool(harm) or bool(program.tame)
         toothless += not good

@@ -415,7 +415,7 @@ class House:
 
     def _stamps(self) -> Dict[str, int]:
         """Give the time of the last change of everything a reload reads."""
-        paths = [*HERE.glob("providers/*.py"), *HERE.glob("plugins/*.py")]
+        paths = [*HERE.glob("providers/**/*.py"), *HERE.glob("plugins/**/*.py")]
         paths += [self.proxy.settings.file] if self.proxy.settings.file else []
         stamps = {}
         for path in paths:

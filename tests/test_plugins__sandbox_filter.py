@@ -169,7 +169,7 @@ CASES = [
     (("getpgid", 1), FORBIDDEN),
     (("getsid", 1), FORBIDDEN),
     (("sched_getaffinity", 0), ALLOW),
-    (("sched_setaffinity", PID), ALLOW),
+    (("sched_setaffinity", PID), FORBIDDEN),
     (("sched_setaffinity", 1), FORBIDDEN),
     (("setpriority", 0, 0), ALLOW),
     (("setpriority", 0, 1), FORBIDDEN),

@@ -27,6 +27,7 @@ pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="on
 ADD = "def add(a, b):\n    return a + b"
 ENDLESS = "while True: pass"
 BRIEF = plans.Limits(timeout=5.0)
+PROCESSORS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -125,6 +126,26 @@ def main():
     return [resource.getrlimit(kind) for kind in (resource.RLIMIT_CPU, resource.RLIMIT_AS, resource.RLIMIT_NOFILE)]
 """
     assert result(one.run(asked(code), Scope())) == [[7, 7], [200 << 20, 200 << 20], [40, 40]]
+
+
+@pytest.mark.skipif(PROCESSORS < 2, reason="this machine has one processor: nothing to keep off")
+def test_one_processor_is_kept_for_everybody_else(keeper):
+    code = """
+import os, threading
+def main():
+    own = sorted(os.sched_getaffinity(0))
+    try:
+        os.sched_setaffinity(0, range(64))
+    except OSError:
+        pass
+    seen = []
+    thread = threading.Thread(target=lambda: seen.extend(sorted(os.sched_getaffinity(0))))
+    thread.start()
+    thread.join()
+    return [own, sorted(os.sched_getaffinity(0)), seen]
+"""
+    ours = sorted(os.sched_getaffinity(0))
+    assert result(keeper().run(asked(code), Scope())) == [ours[1:]] * 3
 
 
 def test_no_program_sees_what_another_left(keeper):

@@ -116,7 +116,7 @@ RULES: Dict[str, Verdict] = {
         setuid setgid setreuid setregid setresuid setresgid setgroups setfsuid setfsgid capset
         chown fchown lchown fchownat sync syncfs inotify_init inotify_init1 inotify_add_watch fanotify_init
         keyctl add_key request_key bpf perf_event_open userfaultfd seccomp
-        sched_setscheduler sched_setparam ioprio_set setrlimit
+        sched_setscheduler sched_setparam sched_setaffinity ioprio_set setrlimit
         sethostname setdomainname settimeofday clock_settime adjtimex syslog acct reboot swapon swapoff
         init_module finit_module delete_module kexec_load quotactl ioperm iopl
         """,
@@ -149,7 +149,7 @@ RULES: Dict[str, Verdict] = {
     "getpriority": Rule(FORBIDDEN, (Check(0, (0,)), Check(1, SELF))),
     "setpriority": Rule(FORBIDDEN, (Check(0, (0,)), Check(1, SELF))),
     **names(
-        "sched_getaffinity sched_setaffinity sched_getscheduler sched_getparam getpgid getsid",
+        "sched_getaffinity sched_getscheduler sched_getparam getpgid getsid",
         Rule(FORBIDDEN, (Check(0, SELF),)),
     ),
     "personality": Rule(FORBIDDEN, (Check(0, (0xFFFFFFFF,)),)),

@@ -133,6 +133,8 @@ def confine(plan: Plan, slot: int, directory: Optional[str]) -> Optional[str]:
         steps.give_up_privileges(parent)
     if "landlock" in plan.layers:
         landlock.restrict(_granted(plan, home))
+    if "limits" in plan.layers:
+        limits.leave_a_processor()
     if "seccomp" in plan.layers:
         kernel.install_filter(filters.program(os.uname().machine, os.getpid(), _files(plan)))
     if "limits" in plan.layers:

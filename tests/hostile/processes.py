@@ -120,7 +120,7 @@ def starves_the_proxy(at):
         attempt(call, "ioprio_set", 1, pid, 3 << 13)
         attempt(call, "migrate_pages", pid, 64, (ctypes.c_ulong * 1)(1), (ctypes.c_ulong * 1)(1))
         attempt(lambda: open(f"/proc/{pid}/oom_score_adj", "w").write("1000"))
-    attempt(os.setpriority, os.PRIO_USER, os.getuid(), 19)
+    attempt(call, "setpriority", 2, os.getuid(), 19)  # os.setpriority takes no number as large as these
 
 
 @attack()

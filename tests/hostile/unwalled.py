@@ -41,6 +41,8 @@ if __name__ == "__main__":
     try:
         told = {{"success": True, "result": main(given)}}
     except Exception as error:
+        import traceback
+        traceback.print_exc()
         told = {{"success": False, "error": repr(error)}}
     os.write(4, json.dumps(told, default=repr).encode() + b"\\n")
 """

@@ -22,11 +22,11 @@ __all__ = ["ROOT", "Answer", "House", "clean_environment"]  # tests take them fr
 
 
 def pytest_collection_modifyitems(items: List[pytest.Item]) -> None:
-    """Leave what is marked `outermost` to the oldest and the newest Python of a run over several."""
-    if os.environ.get("LLMPROXY_TESTS_BETWEEN"):
-        skip = pytest.mark.skip(reason="is left to the oldest and the newest Python: it tries the kernel or the wire")
+    """Leave to other Pythons of the same run what is theirs: `run.py` says which marks."""
+    for mark in os.environ.get("LLMPROXY_TESTS_LEAVE", "").split():
+        skip = pytest.mark.skip(reason=f"tries the kernel or the wire: left to the {mark} Python of this run")
         for item in items:
-            if item.get_closest_marker("outermost"):
+            if item.get_closest_marker(mark):
                 item.add_marker(skip)
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import concurrent.futures
 import contextlib
+import functools
 import glob
 import json
 import os
@@ -212,11 +213,18 @@ def runner(python: Python) -> str:
 # the tests
 
 
-#: set for a Python that is neither the oldest nor the newest of a run: what is marked `outermost` is left to those
-BETWEEN = "LLMPROXY_TESTS_BETWEEN"
+#: names the marks of tests that are left to other Pythons of the same run: they try the kernel or the wire
+LEAVE = "LLMPROXY_TESTS_LEAVE"
 
 
-def tested(python: Python, args: List[str], *, between: bool = False) -> Result:
+def left_to_others(python: Python, pythons: List[Python]) -> str:
+    """Name the marks that are for other Pythons: `newest`, and `outermost` for the oldest and the newest."""
+    if python == pythons[-1]:
+        return ""
+    return "newest" if python == pythons[0] else "newest outermost"
+
+
+def tested(python: Python, args: List[str], leave: str = "") -> Result:
     """Run pytest on one Python."""
     start = time.monotonic()
     try:
@@ -229,7 +237,7 @@ def tested(python: Python, args: List[str], *, between: bool = False) -> Result:
             code = subprocess.run(
                 command,
                 cwd=str(ROOT),
-                env={**os.environ, **({BETWEEN: "1"} if between else {})},
+                env={**os.environ, LEAVE: leave},
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=out,
@@ -246,6 +254,10 @@ def tested(python: Python, args: List[str], *, between: bool = False) -> Result:
         counts["failed"] = 1  # it broke, was interrupted, or found no tests at all
         output += f"\npytest ended with {code}\n" if code != -1 else f"\npytest took more than {LONGEST} s\n"
     return Result(python, output, counts, time.monotonic() - start)
+
+
+def one_of(pythons: List[Python], args: List[str], python: Python) -> Result:
+    return tested(python, args, left_to_others(python, pythons))
 
 
 def narrowed(args: List[str]) -> bool:
@@ -337,8 +349,9 @@ def main() -> int:
     results: List[Result] = []
     known: Dict[str, str] = {}
     with concurrent.futures.ThreadPoolExecutor(2 if (os.cpu_count() or 1) > 1 else 1) as pool:
-        ends = (pythons[0], pythons[-1])
-        for result in pool.map(lambda python: tested(python, rooted(args), between=python not in ends), pythons):
+        longest_first = [*pythons[-1:], *pythons[:-1]]
+        run = functools.partial(one_of, pythons, rooted(args))
+        for result in pool.map(run, longest_first):
             results.append(result)
             if result.trouble:
                 print(f"Python {result.python.version:5} not tested: {result.trouble}", flush=True)

@@ -14,6 +14,8 @@ from houses import ROOT
 from plugins import _json, _stream, auth
 from providers import _events, _http, _transport
 
+pytestmark = pytest.mark.outermost
+
 SEED = 42
 INPUTS = {"heads.request": 1000, "sse.events": 400, "sse.lines": 400, "house.requests": 250, "house.answers": 150}
 

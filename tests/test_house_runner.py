@@ -70,3 +70,10 @@ def test_venvs_live_elsewhere_when_the_tree_cannot_be_written(monkeypatch, tmp_p
     assert run.cache() == (tmp_path / "home" / "llmproxy-tests").resolve()
     monkeypatch.setenv("LLMPROXY_TEST_CACHE", str(tmp_path / "given"))
     assert run.cache() == (tmp_path / "given").resolve()
+
+
+def test_the_long_tests_are_left_to_the_outermost_pythons():
+    oldest, middle, newest = python("3.9"), python("3.11"), python("3.13")
+    every = [oldest, middle, newest]
+    assert [run.left_to_others(one, every) for one in every] == ["newest", "newest outermost", ""]
+    assert run.left_to_others(middle, [middle]) == ""

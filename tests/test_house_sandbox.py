@@ -35,7 +35,7 @@ from hostile.world import World, processes_called, text_of
 
 pytestmark = [
     pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux holds programs"),
-    pytest.mark.outermost,
+    pytest.mark.newest,
 ]
 
 LAYERS = ("limits", "privileges", "identity", "namespaces", "landlock", "seccomp")

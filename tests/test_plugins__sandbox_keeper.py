@@ -23,7 +23,10 @@ from plugins._sandbox.keeper import Keeper, Unavailable
 from providers import Gone, Scope
 from test_plugins__sandbox_template import alive, below, gone
 
-pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux has what holds a program")
+pytestmark = [
+    pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux has what holds a program"),
+    pytest.mark.outermost,
+]
 ADD = "def add(a, b):\n    return a + b"
 ENDLESS = "while True: pass"
 BRIEF = plans.Limits(timeout=5.0)

@@ -18,7 +18,10 @@ from plugins._sandbox import program
 from plugins._sandbox.program import READY, Child, Lost, Output, Run, Unavailable
 from providers import Gone, Scope
 
-pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux has what holds a program")
+pytestmark = [
+    pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux has what holds a program"),
+    pytest.mark.outermost,
+]
 LIMITS = plans.Limits(timeout=0.5, output=10, result=20)
 ENDED = {"status": 0, "cpu": 0.5, "peak": 1000, "stopped": ""}
 

@@ -14,7 +14,10 @@ from plugins._sandbox import plan as plans
 from plugins._sandbox import program, proof
 from plugins._sandbox.keeper import Keeper
 
-pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux has what holds a program")
+pytestmark = [
+    pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux has what holds a program"),
+    pytest.mark.outermost,
+]
 LIMITS = plans.Limits()
 OUTSIDE = """
 import json, sys

@@ -19,7 +19,10 @@ import pytest
 from plugins._sandbox import plan as plans
 from plugins._sandbox import program
 
-pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux has what holds a program")
+pytestmark = [
+    pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux has what holds a program"),
+    pytest.mark.outermost,
+]
 READY = b"\x06"
 
 

@@ -295,7 +295,10 @@ def summed(results: List[Result]) -> int:
     """Print what was left out and why, and the last line; give the exit code."""
     for remedy in sorted({result.trouble.remedy for result in results if result.trouble and result.trouble.remedy}):
         print(f"to test there too: {remedy}")
-    for reason in sorted({m for r in results for m in re.findall(r"^SKIPPED \[\d+\] (.*)$", r.output, re.MULTILINE)}):
+    skips = {m for r in results for m in re.findall(r"^SKIPPED \[\d+\] (.*)$", r.output, re.MULTILINE)}
+    for reason in sorted(
+        {re.sub(r"^.*: (?=tries the )", "", skip) for skip in skips}
+    ):  # those are many, for one reason
         print(f"skipped: {reason}")
     passed, skipped = (sum(result.counts.get(of, 0) for result in results) for of in ("passed", "skipped"))
     failed = sum(result.failed for result in results)

@@ -77,3 +77,14 @@ def test_the_long_tests_are_left_to_the_outermost_pythons():
     every = [oldest, middle, newest]
     assert [run.left_to_others(one, every) for one in every] == ["newest", "newest outermost", ""]
     assert run.left_to_others(middle, [middle]) == ""
+
+
+def test_what_is_left_to_other_pythons_is_told_once(capsys):
+    lines = [f"SKIPPED [1] tests/test_x.py:{n}: tries the kernel: left to the newest Python" for n in (1, 2)]
+    output = "\n".join([*lines, "SKIPPED [1] tests/test_y.py:3: no Chromium", "1 passed, 3 skipped in 1.0s"])
+    run.summed([run.Result(python(), output, {"passed": 1, "skipped": 3}, 1.0)])
+    told = capsys.readouterr().out.splitlines()
+    assert told[:-1] == [
+        "skipped: tests/test_y.py:3: no Chromium",
+        "skipped: tries the kernel: left to the newest Python",
+    ]

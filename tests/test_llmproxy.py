@@ -24,6 +24,7 @@ from scripted import Scripted, certificate, closed_port, read_head, server_conte
 from upstream import Reply, json_reply
 
 LONG = 30.0  # seconds nobody is to wait for
+pytestmark = pytest.mark.outermost
 POSIX = pytest.mark.skipif(os.name != "posix", reason="there are no such signals here")
 
 WHO = '''"""Tells which process answers, and what it was told."""

@@ -23,6 +23,8 @@ from providers import Provider, UpstreamError
 from providers._http import Fields
 from unconfined import HELD, Unconfined
 
+pytestmark = pytest.mark.outermost
+
 DEFAULTS = {name: option[0] for name, option in Execute.options.items()}
 
 

@@ -8,7 +8,7 @@ import os
 import traceback
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, Callable, ClassVar, Iterable, Iterator, List, Mapping, NamedTuple, Optional, Tuple
+from typing import Any, Callable, ClassVar, Dict, Iterable, Iterator, List, Mapping, NamedTuple, Optional, Tuple
 
 from providers import Call, Options, Pocket, Provider, Trouble, UpstreamError, _json
 from providers._transport import STUMBLES
@@ -137,6 +137,15 @@ def created(model: JSON) -> int:
     """Give when a model was made, in seconds; 0 where that is not known."""
     when = model.get("created")
     return int(when) if isinstance(when, (int, float)) and 0 <= when < LAST_SECOND else 0
+
+
+def gather(calls: Dict[int, JSON], fragments: Iterable[JSON]) -> None:
+    """Put the fragments of calls to those before, by their index, for clients that want calls whole."""
+    for fragment in fragments:
+        call = calls.setdefault(fragment["index"], {"id": "", "function": {"name": "", "arguments": ""}})
+        call["id"] = call["id"] or fragment.get("id") or ""
+        for name, text in (fragment.get("function") or {}).items():
+            call["function"][name] += text or ""
 
 
 def arguments_of(function: JSON) -> JSON:

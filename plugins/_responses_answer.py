@@ -274,6 +274,7 @@ class Item:
         return self.whole("in_progress")
 
     def whole(self, status: str) -> JSON:
+        """Give all that there is of it so far; each kind of item says what that is."""
         raise NotImplementedError
 
     def ended(self) -> Iterator[JSON]:

@@ -12,10 +12,10 @@ from contextlib import closing
 from functools import partial
 from typing import Any, Callable, Dict, Generator, Iterable, Iterator, List, Mapping, NamedTuple, cast
 
-from providers import Pocket, Trouble
+from providers import Pocket, Trouble, _canonical
 
 from . import JSON, Handler, Refusal, Request, Response, written
-from ._dialect import Dialect, arguments_of, naming, with_field
+from ._dialect import Dialect, arguments_of, gather, naming, with_field
 from ._gemini_question import embedding, own_path, question, read, shows_thoughts
 from ._json import parsed, refuse, shown
 from ._question import EMBEDDINGS, checked
@@ -87,15 +87,12 @@ def called(call: JSON) -> JSON:
     return {**({"id": call["id"]} if call.get("id") else {}), **told}
 
 
-_DATA_URL = re.compile(r"data:([^;,]+);base64,(.*)", re.DOTALL)
-
-
 def inline(image: JSON) -> JSON:
-    url = str((image.get("image_url") or {}).get("url") or "")
-    match = _DATA_URL.fullmatch(url)
-    if not match:
+    url = _canonical.image_url(image)
+    media = _canonical.media(url)
+    if media is None:
         return {"fileData": {"mimeType": "image/png", "fileUri": url}}
-    return {"inlineData": {"mimeType": match[1], "data": match[2]}}
+    return {"inlineData": {"mimeType": media.mime, "data": media.data}}
 
 
 def usage(spent: Any) -> JSON:
@@ -125,11 +122,7 @@ class Turn:
     def parts(self, delta: JSON, *, thoughts: bool) -> List[JSON]:
         """Give what a delta says that can be told at once."""
         self.details += delta.get("reasoning_details") or ()
-        for fragment in delta.get("tool_calls") or ():
-            call = self.calls.setdefault(fragment["index"], {"id": "", "function": {"name": "", "arguments": ""}})
-            call["id"] = call["id"] or fragment.get("id") or ""
-            for name, text in (fragment.get("function") or {}).items():
-                call["function"][name] += text or ""
+        gather(self.calls, delta.get("tool_calls") or ())
         said: List[JSON] = []
         if thoughts and delta.get("reasoning_content"):
             said.append({"text": delta["reasoning_content"], "thought": True})

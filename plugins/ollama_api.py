@@ -17,7 +17,7 @@ from providers import Pocket, Provider, Trouble, UpstreamError
 from providers._memory import Remembered
 
 from . import JSON, Handler, Refusal, Request, Response, written
-from ._dialect import Asked, Dialect, arguments_of, created, naming, with_field
+from ._dialect import Asked, Dialect, arguments_of, created, gather, naming, with_field
 from ._json import parsed, refuse, shown
 from ._question import EMBEDDINGS, checked
 from ._stream import whole
@@ -354,7 +354,7 @@ def speak(voice: Voice, keep: Keep, parts: Iterable[JSON]) -> Iterator[bytes]:
             yield b""
         for choice in part.get("choices") or ():
             delta, finish = choice["delta"], choice.get("finish_reason") or finish
-            _gather(calls, delta.get("tool_calls") or ())
+            gather(calls, delta.get("tool_calls") or ())
             said = {"content": delta.get("content") or delta.get("refusal") or ""}
             if delta.get("reasoning_content"):
                 said["thinking"] = delta["reasoning_content"]
@@ -366,15 +366,6 @@ def speak(voice: Voice, keep: Keep, parts: Iterable[JSON]) -> Iterator[bytes]:
         keep(made)
         yield line(voice.line(said, {"done": False}))
     yield line(voice.line({"content": ""}, voice.last(finish, usage)))
-
-
-def _gather(calls: Dict[int, JSON], fragments: Iterable[JSON]) -> None:
-    """Put the fragments of calls to those before, by their index."""
-    for fragment in fragments:
-        call = calls.setdefault(fragment["index"], {"id": "", "function": {"name": "", "arguments": ""}})
-        call["id"] = call["id"] or fragment.get("id") or ""
-        for name, text in (fragment.get("function") or {}).items():
-            call["function"][name] += text or ""
 
 
 def called(call: JSON, index: int) -> JSON:

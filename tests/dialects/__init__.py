@@ -79,7 +79,9 @@ class Client:
         raise NotImplementedError
 
     def embed(self, model: str, texts: List[str]) -> List[List[float]]:
+        """Give the vectors of texts; not asked of a client whose API has none."""
         raise NotImplementedError
 
     def models(self) -> List[str]:
+        """List the models by the names they are asked for."""
         raise NotImplementedError

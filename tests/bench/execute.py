@@ -13,6 +13,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Callable, Dict, List
 
+from .contestants import ours
+
 TURNS = 40
 CODE = "def add(a, b):\n    return a + b\n"
 BODY = json.dumps({"code": CODE, "input": {"a": 1, "b": 2}})
@@ -25,8 +27,8 @@ INI = "[plugins.rate_limit]\nenabled = no\n[plugins.execute]\n"
 Row = Dict[str, Any]
 
 
-def programs(start: Callable[[Path, str], Any]) -> List[Row]:
-    """Measure every way in turn; `start(folder, ini)` brings a proxy up."""
+def programs(root: Path, args: List[str]) -> List[Row]:
+    """Measure every way in turn."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         file = folder / "add.py"
@@ -34,9 +36,8 @@ def programs(start: Callable[[Path, str], Any]) -> List[Row]:
         ways: Dict[str, Callable[[], None]] = {}
         missing = ""
         for number, (name, option) in enumerate(WAYS.items()):
-            home = folder / str(number)
-            home.mkdir()
-            proxy = start(home, f"{INI}{option}\n")
+            way = ours(root, name, args, ini=f"{INI}{option}\n")
+            proxy = way.start(folder / str(number), 0)
             stack.callback(proxy.stop)
             connection = http.client.HTTPConnection("127.0.0.1", proxy.port, timeout=30)
             stack.callback(connection.close)

@@ -28,7 +28,7 @@ sys.path[:] = [str(HERE.parent), *(path for path in sys.path if Path(path).resol
 
 from bench import contestants, parts, profiles, report, soak  # noqa: E402
 from bench.clients import Client, Row  # noqa: E402
-from bench.machine import CORES, Program, Unusable, open_files, upstream  # noqa: E402
+from bench.machine import CORES, Program, Unusable, open_files, pinned, upstream  # noqa: E402
 
 PARTS = "start,heads,requests,waits,streams,slow,idle,programs"
 LOADS = {"requests": parts.requests, "waits": parts.waits, "streams": parts.streams}  # on programs that stay
@@ -44,10 +44,14 @@ def options_of(arguments: List[str]) -> argparse.Namespace:
     parser.add_argument("--mixed", type=int, default=0, metavar="N", help="ask N mixed requests; look at what is left")
     parser.add_argument("--against", default="", metavar="REV", help="measure the proxy of a git revision as well")
     parser.add_argument("--peers", nargs="?", const="all", default="", metavar="NAMES", help="measure others as well")
-    parser.add_argument("--peer-python", default=sys.executable, metavar="PYTHON", help="the Python that has Flask etc.")
+    parser.add_argument(
+        "--peer-python", default=sys.executable, metavar="PYTHON", help="the Python that has Flask etc."
+    )
     parser.add_argument("--portkey", default="", metavar="FOLDER", help="where @portkey-ai/gateway is installed")
     parser.add_argument("--profile", action="store_true", help="tell where the proxy's time goes, and nothing else")
     parser.add_argument("--client", default="", choices=["wrk", "c", "python"], help="the client of whole answers")
+    parser.add_argument("--turns", type=int, default=0, help="times each figure is taken in turn; else 1, or 2 against")
+    parser.add_argument("--pin", action="store_true", help="a core of its own for what is measured: less noise")
     parser.add_argument("--upstream", default="c", choices=["c", "python"], help="the upstream, where both can be had")
     parser.add_argument("args", nargs="*", metavar="-- OPTIONS", help="options of llmproxy.py")
     return parser.parse_args(arguments)
@@ -140,7 +144,9 @@ class Run:
                 if name in only:
                     self.add(name, measured(self.bench, running))
             if any(name in LOADS for name in only):
-                rows = [{"who": one.name, "of": one.of, "idle_mib": p.idle, "loaded_mib": p.memory} for one, p in running]
+                rows = [
+                    {"who": one.name, "of": one.of, "idle_mib": p.idle, "loaded_mib": p.memory} for one, p in running
+                ]
                 self.add("memory", {"rows": rows})
         if running:
             self.bench = self.bench._replace(contestants=[one for one, _ in running])
@@ -187,7 +193,7 @@ class Run:
 def main(arguments: List[str]) -> Dict[str, Any]:
     """Do what the command line asks for; gives what was found."""
     options = options_of(arguments)
-    files = open_files()
+    files, core = open_files(), pinned() if options.pin else None
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         up = stack.enter_context(upstream(folder, options.upstream == "c"))
@@ -195,7 +201,8 @@ def main(arguments: List[str]) -> Dict[str, Any]:
         against = [stack.enter_context(tree(options.against, folder))] if options.against else []
         others, skipped = peers(options, up.port)
         all_ = [*proxies(options, against), *others]
-        bench = parts.Bench(folder, up, client, options.seconds, all_, 2 if against else 1, files)
+        turns = options.turns or (2 if against else 1)
+        bench = parts.Bench(folder, up, client, options.seconds, all_, turns, files, core)
         run = Run(options, bench)
         run.begin()
         run.skip(skipped)

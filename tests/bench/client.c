@@ -2,10 +2,10 @@
 
        client PORT CONNECTIONS SECONDS WARM_UP SPREAD ONCE < request
 
-   The request goes out again and again; what comes in the first WARM_UP seconds, or was asked then, is not counted. The first requests of
+   The request goes out again and again; what comes in the first WARM_UP seconds is not counted. The first requests of
    the connections are spread over SPREAD seconds. With ONCE (1) each connection asks once, and SECONDS is how long all
    of them may take. Prints JSON: seconds that counted, microseconds of each answer, of each first word and of each
-   delay, good answers and words, all of those with the warm-up, connections made again, and what went wrong, how often.
+   delay, words, answers and words with those of the warm-up, connections made again, and what went wrong, how often.
 
    A word is `word ` or `@<CLOCK_MONOTONIC in ns>@` in a body; a delay is what passed since that time. An answer is whole
    when its length says so, or its last chunk, and a stream also has to say `[DONE]` or `message_stop`. */
@@ -56,7 +56,7 @@ static char *request;
 static size_t request_length;
 static struct connection *all;
 static struct numbers times, firsts, delays;
-static uint64_t words, answers, all_words, all_answers, made_again;
+static uint64_t words, all_words, all_answers, made_again;
 static struct {
     char text[REASON];
     int times;
@@ -173,11 +173,9 @@ static void answered(struct connection *one, uint64_t time)
         blame(reason);
     } else if (one->streams && !one->ended)
         blame("a stream is not whole");
-    else {
-        answers += time >= counts_from;
-        if (one->asked >= counts_from)
-            note(&times, time - one->asked);
-        if (one->asked >= counts_from && one->first)
+    else if (time >= counts_from) {
+        note(&times, time - one->asked);
+        if (one->first)
             note(&firsts, one->first - one->asked);
     }
     one->used = 1;
@@ -460,9 +458,8 @@ int main(int count, char **arguments)
     tell("times", &times);
     tell("firsts", &firsts);
     tell("delays", &delays);
-    printf("\"answers\": %llu, \"words\": %llu, ", (unsigned long long)answers, (unsigned long long)words);
-    printf("\"all_words\": %llu, \"all_answers\": %llu, \"made_again\": %llu, ", (unsigned long long)all_words,
-           (unsigned long long)all_answers, (unsigned long long)made_again);
+    printf("\"words\": %llu, \"all_words\": %llu, \"all_answers\": %llu, \"made_again\": %llu, ", (unsigned long long)words,
+           (unsigned long long)all_words, (unsigned long long)all_answers, (unsigned long long)made_again);
     tell_wrong();
     return 0;
 }

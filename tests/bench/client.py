@@ -43,7 +43,7 @@ class Seen:
         self.times: List[int] = []
         self.firsts: List[int] = []
         self.delays: List[int] = []
-        self.answers = self.words = self.all_words = self.all_answers = self.made_again = 0
+        self.words = self.all_words = self.all_answers = self.made_again = 0
         self.wrong: Dict[str, int] = {}
 
     def blame(self, reason: str) -> None:
@@ -125,11 +125,10 @@ class Connection:
             seen.blame(f"{self.heard[9:12].decode('latin-1')}: {self.heard[self.body :][:96].decode('latin-1')}")
         elif not self.ended:
             seen.blame("a stream is not whole")
-        else:
-            seen.answers += time_ >= seen.since
-            if self.asked >= seen.since:
-                seen.times.append(round(1e6 * (time_ - self.asked)))
-                seen.firsts += [round(1e6 * (self.first - self.asked))] if self.first else []
+        elif time_ >= seen.since:
+            seen.times.append(round(1e6 * (time_ - self.asked)))
+            if self.first:
+                seen.firsts.append(round(1e6 * (self.first - self.asked)))
 
     @property
     def closes(self) -> bool:

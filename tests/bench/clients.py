@@ -77,7 +77,7 @@ class Client:
         url = f"http://127.0.0.1:{load.port}/"
         told = ["-t1", f"-c{load.connections}", f"-d{round(load.seconds)}s", "--timeout", "30s"]
         command = [wrk, *told, "-s", str(HERE / "ask.lua"), url, "--", str(file)]
-        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, check=True)
+        done = subprocess.run(command, capture_output=True, check=True)
         seen = json.loads(done.stdout.splitlines()[-1])
         good = seen["requests"] - seen["wrong"]["status"]
         wrong = {what: times for what, times in seen["wrong"].items() if times}
@@ -100,7 +100,7 @@ def together(seen: List[Row]) -> Row:
     told: Row = {"elapsed": max(one["elapsed"] for one in seen), "wrong": {}}
     for name in ("times", "firsts", "delays"):
         told[name] = sorted(value for one in seen for value in one[name])
-    for name in ("answers", "words", "all_words", "all_answers", "made_again"):
+    for name in ("words", "all_words", "all_answers", "made_again"):
         told[name] = sum(one[name] for one in seen)
     for one in seen:
         for reason, times in one["wrong"].items():
@@ -112,9 +112,9 @@ def figures(load: Load, seen: Row) -> Row:
     """Give the figures of what was seen."""
     took = seen["elapsed"] or 1.0
     row: Row = {
-        "per_s": round(seen["answers"] / took),
+        "per_s": round(len(seen["times"]) / took),
         "words_per_s": round(seen["words"] / took),
-        "requests": seen["answers"],
+        "requests": len(seen["times"]),
         "all_answers": seen["all_answers"],
         "all_words": seen["all_words"],
         "made_again": seen["made_again"],
@@ -159,4 +159,3 @@ def posted(path: str, body: Any, **headers: str) -> bytes:
 
 def got(path: str) -> bytes:
     return f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n".encode()
-

@@ -7,7 +7,8 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Callable, Dict, Iterator, List, NamedTuple, Optional
+from types import MappingProxyType
+from typing import Callable, Dict, Iterator, List, Mapping, NamedTuple
 
 from . import front
 from .clients import chat, got, posted
@@ -25,7 +26,7 @@ class Road(NamedTuple):
 
     path: str
     prefix: str = ""
-    headers: Dict[str, str] = {}  # noqa: RUF012 - nobody writes into it
+    headers: Mapping[str, str] = MappingProxyType({})
 
     def request(self, model: str = "bench", stream: bool = False) -> bytes:
         return posted(self.path, chat(self.prefix + model, stream), **self.headers)
@@ -79,7 +80,7 @@ def unlimited(root: Path) -> str:
 def ours(
     root: Path, name: str, args: List[str], workers: int = 1, of: str = "", sampled: str = "", ini: str = ""
 ) -> Contestant:
-    """Give the proxy of a tree, with settings of its own; with `sampled` it writes into that file where its time goes."""
+    """Give the proxy of a tree, `ini` instead of our settings; with `sampled` it writes there where its time goes."""
 
     def command(folder: Path, port: int, upstream: int) -> List[str]:
         config = folder / "config.ini"
@@ -141,6 +142,7 @@ model_list:
   - model_name: anthropic/*
     litellm_params: {{model: "anthropic/*", api_base: "http://127.0.0.1:{upstream}", api_key: bench}}
 litellm_settings: {{telemetry: false}}
+general_settings: {{dangerously_permit_weak_or_unset_master_key: true}}
 """
 
 

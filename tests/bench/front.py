@@ -1,6 +1,6 @@
 """Starts nginx in front of an upstream, with one worker and connections that are kept alive.
 
-    python3 tests/bench/front.py PORT UPSTREAM_PORT      until it is interrupted
+python3 tests/bench/front.py PORT UPSTREAM_PORT      until it is interrupted
 """
 
 from __future__ import annotations

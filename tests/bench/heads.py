@@ -13,8 +13,8 @@ from .machine import HERE
 
 sys.path.insert(0, str(HERE.parent.parent))
 
-from plugins import _server  # noqa: E402
-from providers import _http  # noqa: E402
+from plugins import _server
+from providers import _http
 
 Row = Dict[str, Any]
 HEADS = 200  # read at a time, by each reader in turn

@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Dict, Iterator, List, Optional
 
@@ -88,6 +88,12 @@ class Program:
         except OSError:
             return None
 
+    def pin(self, core: int) -> None:
+        """Keep it, with its threads and children, on one core."""
+        for pid in family(self.process.pid):
+            for task in tasks(pid):
+                os.sched_setaffinity(task, {core})
+
     def settle(self) -> None:
         """Wait until it has nothing to do, for a second at most."""
         until = time.perf_counter() + 1.0
@@ -103,10 +109,8 @@ class Program:
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
-        try:
+        with suppress(OSError, AttributeError):
             os.killpg(self.process.pid, signal.SIGKILL)  # what it left behind
-        except (OSError, AttributeError):
-            pass
 
 
 def asked(port: int, request: bytes) -> bytes:
@@ -123,13 +127,25 @@ def family(pid: int) -> List[int]:
     """Give a process and all that come from it."""
     found = [pid]
     for one in found:
-        try:
-            tasks = os.listdir(f"/proc/{one}/task")
-        except OSError:
-            continue
-        for task in tasks:
+        for task in tasks(one):
             found += map(int, read(f"/proc/{one}/task/{task}/children").split())
     return found
+
+
+def tasks(pid: int) -> List[int]:
+    try:
+        return [int(name) for name in os.listdir(f"/proc/{pid}/task")]
+    except OSError:
+        return []
+
+
+def pinned() -> Optional[int]:
+    """Keep this process, and what it starts, off the last core; gives that core, or None where there is only one."""
+    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+    if len(cores) < 2:
+        return None
+    os.sched_setaffinity(0, cores[:-1])
+    return cores[-1]
 
 
 def status_of(pid: int) -> str:
@@ -178,7 +194,7 @@ def compiled(name: str, folder: Path) -> Optional[Path]:
 
 
 @contextmanager
-def upstream(folder: Path, in_c: bool = True) -> Iterator["Upstream"]:
+def upstream(folder: Path, in_c: bool = True) -> Iterator[Upstream]:
     """Bring up the upstream: the one in C where it can be compiled, else the one in Python."""
     made = compiled("upstream", folder) if in_c else None
     command = [str(made)] if made else [sys.executable, str(HERE / "source.py"), str(CORES)]

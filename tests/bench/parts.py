@@ -38,10 +38,15 @@ class Bench(NamedTuple):
     contestants: List[Contestant]
     turns: int = 1
     files: int = 1024  # that a process may have open
+    core: Optional[int] = None  # that programs are kept on
     numbers: Iterator[int] = itertools.count()
 
     def start(self, contestant: Contestant) -> Program:
-        return contestant.start(self.folder / str(next(self.numbers)), self.upstream.port)
+        """Start one in a folder of its own. Raises Unusable."""
+        program = contestant.start(self.folder / str(next(self.numbers)), self.upstream.port)
+        if self.core is not None:
+            program.pin(self.core)
+        return program
 
 
 class Runner(NamedTuple):
@@ -85,7 +90,7 @@ def middle(rows: List[Row]) -> Row:
             row[key] = [item for one in rows for item in one[key]]
         elif values and isinstance(values[0], (int, float)):
             found = statistics.median(values)
-            row[key] = round(found) if all(isinstance(one, int) for one in values) else round(found, 4)
+            row[key] = round(found) if all(isinstance(one, int) for one in values) else round(found, 3)
         else:
             row[key] = value
     return row
@@ -296,7 +301,9 @@ def bare_starts() -> List[Row]:
 
 
 def start_rows(bench: Bench, contestants: List[Contestant], times: int, warm_up: bool) -> List[Row]:
-    runners = [Runner(one.name, next(iter(one.roads)), 0, next(iter(one.roads.values())), None, one.of) for one in contestants]
+    runners = [
+        Runner(one.name, next(iter(one.roads)), 0, next(iter(one.roads.values())), None, one.of) for one in contestants
+    ]
     by_name = {one.name: one for one in contestants}
 
     def measure(runner: Runner) -> Row:
@@ -331,4 +338,3 @@ def all_running(bench: Bench, stack: ExitStack) -> Tuple[List[Tuple[Contestant, 
         stack.callback(program.stop)
         running.append((one, program))
     return running, skipped
-

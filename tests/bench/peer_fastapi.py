@@ -1,6 +1,6 @@
 """A proxy as one would write it with FastAPI and httpx.
 
-    python3 tests/bench/peer_fastapi.py PORT UPSTREAM_PORT
+python3 tests/bench/peer_fastapi.py PORT UPSTREAM_PORT
 """
 
 from __future__ import annotations

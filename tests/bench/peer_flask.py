@@ -1,6 +1,6 @@
 """A proxy as one would write it with Flask and requests.
 
-    python3 tests/bench/peer_flask.py PORT UPSTREAM_PORT
+python3 tests/bench/peer_flask.py PORT UPSTREAM_PORT
 """
 
 from __future__ import annotations

@@ -53,7 +53,11 @@ def by_function(bench: Bench, sampled: Callable[[str], Contestant], road: str, s
         program.stop()
     if not file.exists():
         raise Unusable("the sampler wrote nothing: the program did not end by itself")
-    return {"per_s": row["words_per_s"] if stream else row["per_s"], "wrong": row["wrong"], **json.loads(file.read_text())}
+    return {
+        "per_s": row["words_per_s"] if stream else row["per_s"],
+        "wrong": row["wrong"],
+        **json.loads(file.read_text()),
+    }
 
 
 def beside(bench: Bench, runner: Runner, stream: bool, command: List[str]) -> Optional[Row]:

@@ -19,12 +19,26 @@ TABLES: Dict[str, Tuple[str, Columns, Columns]] = {
     ),
     "requests": (
         "Requests (1 KB chat in, 1 KB answer, kept alive)",
-        {**WHO, "per_s": "req/s", "p50_ms": "p50 ms", "added_p50_ms": "added", "p99_ms": "p99 ms", "cpu_us": "CPU us/req"},
+        {
+            **WHO,
+            "per_s": "req/s",
+            "p50_ms": "p50 ms",
+            "added_p50_ms": "added",
+            "p99_ms": "p99 ms",
+            "cpu_us": "CPU us/req",
+        },
         {"per_s": "rate", "cpu_us": "CPU", "p99_ms": "p99"},
     ),
     "waits": (
         "Requests that the upstream takes 50 ms for",
-        {**WHO, "per_s": "req/s", "share": "of upstream", "p50_ms": "p50 ms", "p99_ms": "p99 ms", "cpu_us": "CPU us/req"},
+        {
+            **WHO,
+            "per_s": "req/s",
+            "share": "of upstream",
+            "p50_ms": "p50 ms",
+            "p99_ms": "p99 ms",
+            "cpu_us": "CPU us/req",
+        },
         {"per_s": "rate", "cpu_us": "CPU", "p99_ms": "p99"},
     ),
     "streams": (
@@ -176,7 +190,8 @@ def profile(rows: List[Row], top: int) -> None:
         what = f"{row['road']}, {'streamed' if row['stream'] else 'whole'}"
         unit = "chunk" if row["stream"] else "request"
         threads = ", ".join(f"{name} {share:.0%}" for name, share in row["threads"].items())
-        print(f"\n{what}: {row['samples']} samples, {row['seconds']} s of CPU, {row['per_s']:,} {unit}s/s; threads: {threads}")
+        seen = f"{row['samples']} samples, {row['seconds']} s of CPU, {row['per_s']:,} {unit}s/s"
+        print(f"\n{what}: {seen}; threads: {threads}")
         pairs = zip(row["own"][:top], row["total"][:top])
         lines = [
             {"own": f"{own['share']:.1%}", "where": own["where"], "with": f"{all_['share']:.1%}", "what": all_["where"]}

@@ -22,7 +22,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Dict, Optional, Set, Tuple
 
-INTERVAL = 0.002
+DELAY, INTERVAL = 0.4, 0.002  # the start is left out
 Place = Tuple[str, str]  # file, function
 
 
@@ -100,7 +100,7 @@ def main() -> None:
     atexit.register(write)
     signal.signal(signal.SIGPROF, sampler.look)
     signal.siginterrupt(signal.SIGPROF, False)
-    signal.setitimer(signal.ITIMER_PROF, INTERVAL, INTERVAL)
+    signal.setitimer(signal.ITIMER_PROF, DELAY, INTERVAL)
     os.register_at_fork(after_in_child=lambda: signal.signal(signal.SIGPROF, signal.SIG_IGN))
     runpy.run_path(program, run_name="__main__")
 

@@ -25,6 +25,7 @@ class Kind(NamedTuple):
     body: Any
     good: Callable[[int, bytes], bool]
     leaves: bool = False  # after the first bytes of the answer
+    weight: float = 1.0  # how often, beside the others
 
 
 def ok(status: int, data: bytes) -> bool:
@@ -64,7 +65,7 @@ KINDS = [
     Kind("no such path", "/nowhere", {}, refused),
     Kind("a field that is wrong", "/llm", {**chat("openai/bench"), "messages": "none"}, refused),
     Kind("no such provider", "/llm", chat("nobody/bench"), refused),
-    Kind("upstream 500", "/llm", chat("openai/bench-error-500"), failed),
+    Kind("upstream 500", "/llm", chat("openai/bench-error-500"), failed, False, 0.1),  # asked again, with pauses
     Kind("upstream 400", OPENAI, chat(f"{ANTHROPIC}bench-error-400"), refused),
     Kind("upstream 500, passed on", "/openai/v1/chat/completions", chat("bench-error-500"), failed),
     Kind("upstream breaks off", OPENAI, chat(f"{ANTHROPIC}bench-break-3", True), broken),
@@ -119,10 +120,11 @@ class Asker(threading.Thread):
 def mixed(program: Program, count: int, seed: int = 1) -> Row:
     """Ask so many questions after a tenth of them as a warm-up; gives what was there before, after, and went wrong."""
     chance = random.Random(seed)
-    wrong = asked(program.port, chance.choices(KINDS, k=max(count // WARM_UP, len(KINDS))))
+    weights = [kind.weight for kind in KINDS]
+    wrong = asked(program.port, chance.choices(KINDS, weights, k=max(count // WARM_UP, len(KINDS))))
     before = look(program)
     begun = time.monotonic()
-    plan = chance.choices(KINDS, k=count)
+    plan = chance.choices(KINDS, weights, k=count)
     for reason, times in asked(program.port, plan).items():
         wrong[reason] = wrong.get(reason, 0) + times
     took = time.monotonic() - begun

@@ -18,6 +18,7 @@ import signal
 import socket
 import sys
 import time
+from contextlib import suppress
 from typing import Any, Dict, List, NamedTuple, Tuple
 
 LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
@@ -150,7 +151,7 @@ def chunk(event: bytes) -> bytes:
 class Peer:
     """One connection: what it said and was not answered yet, and what it is owed."""
 
-    def __init__(self, sock: socket.socket, loop: "Loop") -> None:
+    def __init__(self, sock: socket.socket, loop: Loop) -> None:
         self.sock = sock
         self.loop = loop
         self.heard = b""
@@ -228,10 +229,8 @@ class Peer:
 
     def pay(self) -> None:
         """Send what is owed, as far as the other side takes it."""
-        try:
+        with suppress(BlockingIOError):
             self.owed = self.owed[self.sock.send(self.owed) :] if self.owed else b""
-        except BlockingIOError:
-            pass
         self.gone = self.gone or (self.last and not self.owed and not self.busy)
 
 

@@ -48,7 +48,7 @@ class Program:
             self.stop()
             raise
         self.started = time.perf_counter() - begun
-        self.idle = self.memory
+        self.idle: Optional[float] = None  # MiB at rest, when somebody looked
 
     def _wait_until(self, ready: bytes, deadline: float) -> None:
         heard = b""
@@ -101,6 +101,11 @@ class Program:
         while before != now and time.perf_counter() < until:
             time.sleep(0.05)
             before, now = now, self.cpu
+
+    def rest(self) -> None:
+        """Wait until its start is over, with all it does in the background, and note the memory it has then."""
+        self.settle()
+        self.idle = self.memory
 
     def stop(self) -> None:
         self.process.terminate()

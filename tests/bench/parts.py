@@ -309,6 +309,7 @@ def start_rows(bench: Bench, contestants: List[Contestant], times: int, warm_up:
     def measure(runner: Runner) -> Row:
         program = bench.start(by_name[runner.name])
         try:
+            program.rest()
             begun = time.perf_counter()
             answer = asked(program.port, runner.way.once())
             took = program.started + time.perf_counter() - begun
@@ -318,7 +319,7 @@ def start_rows(bench: Bench, contestants: List[Contestant], times: int, warm_up:
         finally:
             program.stop()
 
-    if warm_up:
+    if warm_up and times > 1:
         in_turn(1, runners, measure)
     rows = in_turn(times, runners, measure)
     return [{name: value for name, value in row.items() if name != "road"} for row in rows]
@@ -336,5 +337,6 @@ def all_running(bench: Bench, stack: ExitStack) -> Tuple[List[Tuple[Contestant, 
             skipped.append(f"{one.name}: {error}")
             continue
         stack.callback(program.stop)
+        program.rest()
         running.append((one, program))
     return running, skipped

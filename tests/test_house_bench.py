@@ -148,6 +148,7 @@ def bench(monkeypatch) -> ModuleType:
     """Give the command, with so little to do that it is over soon."""
     small = {"CONNECTIONS": (2,), "STREAMS": (2,), "WORDS": 20, "SLOW_STREAMS": (5,), "SLOW_WORDS": 2}
     small.update(SLOW_GAP=20, SLOW_SPREAD=0.01, IDLE=20, MEANWHILE=2, STARTS=1, PEER_STARTS=1, WAIT=5, WAITING=3)
+    monkeypatch.setattr(machine, "QUIET", 0.02)
     for name, value in small.items():
         monkeypatch.setattr(parts, name, value)
     monkeypatch.setattr(sys, "path", list(sys.path))

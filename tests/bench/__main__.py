@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import platform
+import signal
 import subprocess
 import sys
 import tempfile
@@ -144,10 +145,7 @@ class Run:
                 if name in only:
                     self.add(name, measured(self.bench, running))
             if any(name in LOADS for name in only):
-                rows = [
-                    {"who": one.name, "of": one.of, "idle_mib": p.idle, "loaded_mib": p.memory} for one, p in running
-                ]
-                self.add("memory", {"rows": rows})
+                self.add("memory", {"rows": [parts.memory(one, program) for one, program in running]})
         if running:
             self.bench = self.bench._replace(contestants=[one for one, _ in running])
         for name, part in OTHERS.items():
@@ -219,4 +217,5 @@ def main(arguments: List[str]) -> Dict[str, Any]:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended"))  # and so is what was started
     main(sys.argv[1:])

@@ -18,6 +18,7 @@ HERE = Path(__file__).resolve().parent
 CORES = os.cpu_count() or 1
 LOOPBACK = "127.0.0.1"
 PATIENCE = 60.0  # seconds that a program may take to start
+QUIET = 0.4  # seconds without work after which a start is over
 
 
 class Unusable(Exception):
@@ -61,9 +62,20 @@ class Program:
 
     @property
     def memory(self) -> Optional[float]:
-        """Resident memory in MiB of it and its children; None where there is no /proc."""
-        found = [re.search(r"VmRSS:\s*(\d+) kB", status_of(pid)) for pid in family(self.process.pid)]
+        """Resident memory in MiB of it and its workers, without what they run beside; None where there is no /proc."""
+        found = [re.search(r"VmRSS:\s*(\d+) kB", status_of(pid)) for pid in self._kin(True)]
         return round(sum(int(match.group(1)) for match in found if match) / 1024, 1) if any(found) else None
+
+    @property
+    def helpers(self) -> Optional[float]:
+        """Resident memory in MiB of what it runs beside, such as processes that wait for programs to execute."""
+        found = [re.search(r"VmRSS:\s*(\d+) kB", status_of(pid)) for pid in self._kin(False)]
+        return round(sum(int(match.group(1)) for match in found if match) / 1024, 1) if self.memory else None
+
+    def _kin(self, same: bool) -> List[int]:
+        """Give it and those that came from it and have the same command line; or the others that came from it."""
+        command = read(f"/proc/{self.process.pid}/cmdline")
+        return [pid for pid in family(self.process.pid) if (read(f"/proc/{pid}/cmdline") == command) == same]
 
     @property
     def cpu(self) -> Optional[float]:
@@ -94,17 +106,17 @@ class Program:
             for task in tasks(pid):
                 os.sched_setaffinity(task, {core})
 
-    def settle(self) -> None:
-        """Wait until it has nothing to do, for a second at most."""
-        until = time.perf_counter() + 1.0
+    def settle(self, quiet: float = 0.05, most: float = 1.0) -> None:
+        """Wait until it has had nothing to do for so many seconds."""
+        until = time.perf_counter() + most
         before, now = None, self.cpu
         while before != now and time.perf_counter() < until:
-            time.sleep(0.05)
+            time.sleep(quiet)
             before, now = now, self.cpu
 
     def rest(self) -> None:
         """Wait until its start is over, with all it does in the background, and note the memory it has then."""
-        self.settle()
+        self.settle(QUIET, 3.0)
         self.idle = self.memory
 
     def stop(self) -> None:

@@ -224,6 +224,7 @@ def fresh(bench: Bench, road: str, measure: Callable[[Runner], Row]) -> List[Row
     def started(runner: Runner) -> Row:
         program = bench.start(by_name[runner.name])
         try:
+            program.rest()
             bench.client.loaded(Load(program.port, runner.way.request(), 1, 0.05))
             return measure(runner._replace(port=program.port, program=program))
         finally:
@@ -309,13 +310,13 @@ def start_rows(bench: Bench, contestants: List[Contestant], times: int, warm_up:
     def measure(runner: Runner) -> Row:
         program = bench.start(by_name[runner.name])
         try:
-            program.rest()
+            idle = program.memory
             begun = time.perf_counter()
             answer = asked(program.port, runner.way.once())
             took = program.started + time.perf_counter() - begun
             told = {"start_ms": round(1000 * program.started, 1), "first_ms": round(1000 * took, 1)}
             wrong = [] if b" 200 " in answer[:16] else [answer[:200].decode("latin-1")]
-            return {**told, "idle_mib": program.idle, "wrong": wrong}
+            return {**told, "idle_mib": idle, "wrong": wrong}
         finally:
             program.stop()
 
@@ -323,6 +324,12 @@ def start_rows(bench: Bench, contestants: List[Contestant], times: int, warm_up:
         in_turn(1, runners, measure)
     rows = in_turn(times, runners, measure)
     return [{name: value for name, value in row.items() if name != "road"} for row in rows]
+
+
+def memory(one: Contestant, program: Program) -> Row:
+    """Give the memory of a program that was loaded."""
+    told = {"idle_mib": program.idle, "loaded_mib": program.memory, "helpers_mib": program.helpers}
+    return {"who": one.name, "of": one.of, **told}
 
 
 def all_running(bench: Bench, stack: ExitStack) -> Tuple[List[Tuple[Contestant, Program]], List[str]]:

@@ -81,7 +81,12 @@ TABLES: Dict[str, Tuple[str, Columns, Columns]] = {
     ),
     "memory": (
         "Memory",
-        {"who": "", "idle_mib": "idle MiB", "loaded_mib": "after all that load, MiB"},
+        {
+            "who": "",
+            "idle_mib": "idle MiB",
+            "loaded_mib": "after all that load, MiB",
+            "helpers_mib": "beside, for programs, MiB",
+        },
         {"loaded_mib": "loaded"},
     ),
     "heads": (

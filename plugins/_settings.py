@@ -2,16 +2,16 @@
 
 Command line beats environment beats file beats default. Nothing is read here that was not handed in but
 the config file itself, and a name that nobody declared stops the start.
+
+argparse writes the help, and nothing else: to be told all our options takes it longer than all else here.
 """
 
 from __future__ import annotations
 
-import argparse
-import configparser
 import contextlib
 import re
 from pathlib import Path
-from typing import Any, Dict, Iterable, Iterator, List, Mapping, NamedTuple, NoReturn, Optional, Sequence, Tuple, Type
+from typing import Any, Dict, Iterable, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple, Type
 
 from providers import Options, Provider
 
@@ -58,8 +58,21 @@ class Value(NamedTuple):
 
 Values = Dict[str, Value]
 
+
+class Flag(NamedTuple):
+    """What a word of the command line sets; `text` is what it says by itself, None for what needs a word behind it."""
+
+    section: str
+    name: str
+    text: Optional[str] = None
+
+
+Flags = Dict[str, Flag]
+
 COMMANDS = ("serve", "doctor", "config")
-BOOLEANS = configparser.ConfigParser.BOOLEAN_STATES
+CONFIG = Flag("", "config")
+TOLD = ("-h", "--help", "--version")
+BOOLEANS = {"1": True, "yes": True, "true": True, "on": True, "0": False, "no": False, "false": False, "off": False}
 MOST = 1e15  # what no number here can be meant to reach
 SECRET = re.compile(r"(^|_)(key|secrets?|token|password)$")  # options that hold one
 SECRETIVE = re.compile("key|secret|token|passw", re.IGNORECASE)  # variables that may
@@ -96,6 +109,8 @@ def read_file(path: Optional[Path], environ: Mapping[str, str]) -> Dict[str, Dic
     """Read the config file: section -> name -> value, `${NAME}` filled in from the environment."""
     if path is None:
         return {}
+    import configparser
+
     parser = configparser.ConfigParser(interpolation=None, default_section="", delimiters=("=",))
     parser.optionxform = str  # type: ignore[assignment,method-assign]
     try:
@@ -127,6 +142,25 @@ def flags_of(section: str, name: str, options: Options) -> List[str]:
     return [own, *(word for word in options[name][2:] if word.startswith("--"))]
 
 
+def taken(argv: Sequence[str], flags: Flags) -> Tuple[List[Tuple[str, str]], List[str]]:
+    """Take the flags out of a command line: (flag, text) of each, and the words that are none."""
+    found, rest = [], []
+    words = iter(argv)
+    for word in words:
+        flag, given, text = word.partition("=")
+        if flag not in flags:
+            rest.append(word)
+            continue
+        alone = flags[flag].text
+        if alone is not None and given:
+            raise SettingsError(f"{flag} takes no value")
+        behind = next(words, "-") if alone is None and not given else ""
+        if behind.startswith("-"):
+            raise SettingsError(f"{flag} needs a value (one that begins with - is written {flag}=-...)")
+        found.append((flag, alone or text or behind))
+    return found, rest
+
+
 class Settings:
     """Every option of the kernel and of the modules, from all four sources.
 
@@ -156,9 +190,8 @@ class Settings:
 
     @staticmethod
     def _find(argv: Sequence[str], environ: Mapping[str, str], beside: Optional[Path]) -> Optional[Path]:
-        parser = _Parser(add_help=False, allow_abbrev=False)
-        parser.add_argument("--config", default=environ.get("LLMPROXY_CONFIG"))
-        named = parser.parse_known_args(argv)[0].config
+        said, _ = taken(argv, {"--config": CONFIG})
+        named = said[-1][1] if said else environ.get("LLMPROXY_CONFIG")
         if named:
             return Path(named)
         return beside if beside is not None and beside.exists() else None
@@ -217,20 +250,25 @@ class Settings:
 
     def _take_arguments(self, argv: Sequence[str], commands: Sequence[str]) -> Tuple[str, List[str]]:
         """Take the flags; gives the command, and what else stood there for a plugin's own command."""
-        parser, flags = self.parser(commands)
-        arguments, unknown = parser.parse_known_args(argv)
-        flag = next((word for word in unknown if word.startswith("-")), "")
-        if arguments.command not in commands and not flag:
-            told = f"{arguments.command!r}{nearest(arguments.command, commands)}; there are {', '.join(commands)}"
+        flags = self.flags()
+        said, rest = taken(argv, {**flags, "--config": CONFIG})
+        for word in rest:
+            if word in TOLD:
+                self._tell(word, commands)
+        command = next((word for word in rest if not word.startswith("-")), "serve")
+        flag = next((word for word in rest if word.startswith("-")), "")
+        if command not in commands and not flag:
+            told = f"{command!r}{nearest(command, commands)}; there are {', '.join(commands)}"
             raise SettingsError(f"unknown command {told}")
-        if unknown and arguments.command not in commands[len(COMMANDS) :]:
-            flag = (flag or unknown[0]).partition("=")[0]
+        if command in rest:
+            rest.remove(command)
+        if rest and command not in commands[len(COMMANDS) :]:
+            flag = (flag or rest[0]).partition("=")[0]
             raise SettingsError(f"unknown option {flag}{nearest(flag, [*flags, '--config', '--version', '--help'])}")
-        for flag, (section, name) in flags.items():
-            text = getattr(arguments, f"{section}:{name}", None)
-            if text is not None:
-                self._set(3, section, name, text, flag)
-        return str(arguments.command), unknown
+        for flag, text in said:
+            if flag in flags:
+                self._set(3, flags[flag].section, flags[flag].name, text, flag)
+        return command, rest
 
     def _check_places(self) -> None:
         """Refuse another provider without a place of its own: its key would go to where its type is at home."""
@@ -241,13 +279,26 @@ class Settings:
                     f"[providers.{name}] base_url is needed: else it would be {kind} itself, {url.value}"
                 )
 
-    def parser(self, commands: Sequence[str]) -> Tuple[argparse.ArgumentParser, Dict[str, Tuple[str, str]]]:
-        """Make the command line's parser; the second maps each flag to its section and option."""
-        parser = _Parser(
+    def flags(self) -> Flags:
+        """Give every flag; a provider of the file may be named so that its flags are another's, which are its then."""
+        flags: Flags = {}
+        for section, table in self.tables.items():
+            for name, row in table.items():
+                names = flags_of(section, name, table)
+                switch = isinstance(row[0], bool)
+                flags.update(dict.fromkeys(names, Flag(section, name, "yes" if switch else None)))
+                if switch:
+                    flags[names[0].replace("--", "--no-", 1)] = Flag(section, name, "no")
+        return flags
+
+    def _tell(self, word: str, commands: Sequence[str]) -> None:
+        """Print the help or the version, and exit."""
+        import argparse
+
+        parser = argparse.ArgumentParser(
             prog="llmproxy.py",
             description="One local address for every model you can reach.",
-            allow_abbrev=False,
-            conflict_handler="resolve",  # a provider of the file may be named so that its flags are another's
+            conflict_handler="resolve",
         )
         parser.add_argument(
             "command", nargs="?", default="serve", help=f"one of {', '.join(commands)}; serve by default"
@@ -256,23 +307,17 @@ class Settings:
             "--config", metavar="FILE", help="config file (LLMPROXY_CONFIG; config.ini beside llmproxy.py)"
         )
         parser.add_argument("--version", action="version", version=f"llmproxy {VERSION}")
-        flags: Dict[str, Tuple[str, str]] = {}
         for section, table in self.tables.items():
             group = parser.add_argument_group(f"[{section}]")
             for name, (default, help_, *more) in table.items():
                 names = flags_of(section, name, table)
-                flags.update(dict.fromkeys(names, (section, name)))
                 variables = [word for word in more if not word.startswith("--")]
                 told = f"{help_} ({', '.join([f'default {shown(default)}', *variables])})".replace("%", "%%")
-                dest = f"{section}:{name}"
                 if isinstance(default, bool):
-                    group.add_argument(*names, dest=dest, action="store_const", const="yes", help=told)
-                    off = names[0].replace("--", "--no-", 1)
-                    group.add_argument(off, dest=dest, action="store_const", const="no", help=argparse.SUPPRESS)
-                    flags[off] = (section, name)
+                    group.add_argument(*names, action="store_true", help=told)
                 else:
-                    group.add_argument(*names, dest=dest, metavar=name.upper(), help=told)
-        return parser, flags
+                    group.add_argument(*names, metavar=name.upper(), help=told)
+        parser.parse_args([word])
 
     def of(self, section: str) -> Dict[str, Any]:
         """Give a section's options, as its module gets them."""
@@ -306,11 +351,6 @@ class Settings:
         ]
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise SettingsError(message)
-
-
 def shown(default: Any) -> str:
     """Spell a default as the config file would."""
     if isinstance(default, bool):
@@ -322,20 +362,19 @@ def shown(default: Any) -> str:
 
 def arguments(command: str, table: Options, argv: Sequence[str]) -> Dict[str, Any]:
     """Read what stands behind a plugin's own command, by a table like any other; a list's flag may be repeated."""
-    parser = _Parser(prog=f"llmproxy.py {command}", allow_abbrev=False, add_help=False)
-    for name, (default, help_, *_) in table.items():
-        flag = "--" + name.replace("_", "-")
-        if isinstance(default, bool):
-            parser.add_argument(flag, dest=name, action="store_true", help=help_)
-        else:
-            action = "append" if isinstance(default, tuple) else "store"
-            parser.add_argument(flag, dest=name, action=action, default=None, help=help_)
-    known, unknown = parser.parse_known_args(argv)
-    if unknown:
-        flags = ["--" + name.replace("_", "-") for name in table]
-        raise SettingsError(f"{command}: unknown option {unknown[0]}{nearest(unknown[0], flags)}")
-    found = vars(known)
-    return {name: row[0] if found[name] is None else found[name] for name, row in table.items()}
+    flags = {
+        "--" + name.replace("_", "-"): Flag(command, name, "yes" if isinstance(row[0], bool) else None)
+        for name, row in table.items()
+    }
+    said, rest = taken(argv, flags)
+    if rest:
+        raise SettingsError(f"{command}: unknown option {rest[0]}{nearest(rest[0], flags)}")
+    found = {name: row[0] for name, row in table.items()}
+    for flag, text in said:
+        name = flags[flag].name
+        old = found[name]
+        found[name] = (*old, text) if isinstance(old, tuple) else converted(text, old, f"{command}: {flag}")
+    return found
 
 
 def words_of(settings: Settings, classes: Classes) -> Iterator[str]:

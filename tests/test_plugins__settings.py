@@ -346,8 +346,11 @@ def test_an_unknown_name_in_the_file_stops_the_start_with_the_nearest_that_exist
         (["--confg", "f"], "did you mean --config?"),
         (["serv"], "unknown command 'serv'; did you mean serve?"),
         (["serve", "doctor"], "doctor"),
-        (["--port"], "--port"),
-        (["--debug=yes"], "--debug"),
+        (["--port"], "--port needs a value"),
+        (["--port", "--debug"], "--port needs a value"),
+        (["--openai-api-key", "-SECRET"], "written --openai-api-key=-..."),
+        (["--debug=yes"], "--debug takes no value"),
+        (["--jwt-secret", "SECRET", "--no-debug=SECRET"], "--no-debug takes no value"),
         (["--enable-auth", "--jwt-secrt", "SECRET", "doctor"], "did you mean --jwt-secret?"),
     ],
 )
@@ -434,6 +437,18 @@ def test_another_provider_may_have_any_name(settled, name):
 
 
 # the command line
+
+
+def test_a_value_stands_behind_its_flag_or_in_it_and_the_last_one_counts(settled):
+    settings = settled(argv=["--port", "1", "doctor", "--openai-api-key=-a=b", "--debug", "--port=2", "--no-debug"])
+    assert settings.command == "doctor"
+    assert settings.of("providers.openai")["api_key"] == "-a=b"
+    assert (settings.of("server")["port"], settings.of("server")["debug"]) == (2, False)
+
+
+def test_a_value_may_be_empty(settled):
+    assert settled(argv=["--openai-api-key="], environ={"OPENAI_API_KEY": "k"}).of("providers.openai")["api_key"] == ""
+    assert settled(argv=["--openai-api-key", ""], environ={"OPENAI_API_KEY": "k"}).secrets(2) == []
 
 
 def test_commands_of_plugins_are_known_and_keep_what_stands_behind_them(settled):

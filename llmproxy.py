@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import ipaddress
 import json
 import logging
 import os
@@ -25,6 +24,7 @@ from types import FrameType, ModuleType
 from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Tuple, Type, cast
 
 from plugins import VERSION, Finding, Handler, Plugin, Refusal, Request, Response
+from plugins._addresses import is_loopback
 from plugins._server import Server
 from plugins._settings import Classes, Settings, SettingsError, nearest, words_of
 from providers import Gone, Provider, Trouble
@@ -361,11 +361,7 @@ def admit(proxy: Proxy, host: str) -> bool:
 
     Raises SettingsError for an address that strangers can reach, unless that is meant.
     """
-    try:
-        loopback = ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        loopback = host == "localhost"
-    guarded = loopback or any(plugin.authenticates for plugin in proxy.plugins)
+    guarded = host == "localhost" or is_loopback(host) or any(plugin.authenticates for plugin in proxy.plugins)
     if not guarded and not proxy.settings.of("server")["allow_open"]:
         raise SettingsError(f"{host} can be reached by others: use --enable-auth, or --allow-open if you mean it")
     return guarded

@@ -5,12 +5,14 @@ from __future__ import annotations
 import ipaddress
 import re
 import socket
-from typing import Iterable, List, Optional, Sequence, Tuple, Union
+from typing import TYPE_CHECKING, Iterable, List, Optional, Sequence, Tuple, Union
 
-Address = Union[ipaddress.IPv4Address, ipaddress.IPv6Address]
-Network = Union[ipaddress.IPv4Network, ipaddress.IPv6Network]
+if TYPE_CHECKING:
+    Address = Union[ipaddress.IPv4Address, ipaddress.IPv6Address]
+    Network = Union[ipaddress.IPv4Network, ipaddress.IPv6Network]
 
 _MAPPED = bytes(10) + b"\xff\xff"  # how an IPv6 address begins that is an IPv4 one
+_LOOPBACK = bytes(15) + b"\x01"
 _WITH_PORT = re.compile(r"\[([^]]*)\](?::[0-9]{1,5})?|([0-9.]+):[0-9]{1,5}", re.ASCII)
 
 
@@ -58,10 +60,23 @@ def _address(text: str) -> Optional[Address]:
 
 def neighbourhood(address: str) -> str:
     """Name whom an address cannot be told from: itself, in IPv6 its /64, which is one subscriber's to choose from."""
-    if ":" not in address:
+    packed = _packed(address) if ":" in address else b""
+    if not packed:
         return address
+    return socket.inet_ntoa(packed) if len(packed) == 4 else f"{packed[:8].hex()}/64"
+
+
+def is_loopback(address: str) -> Optional[bool]:
+    """Tell whether only this machine can reach an address; None for what is none."""
+    packed = _packed(address)
+    return packed == _LOOPBACK or (len(packed) == 4 and packed[0] == 127) if packed else None
+
+
+def _packed(address: str) -> bytes:
+    """Give the bytes of an address, those of an IPv4 one if it stands for that; none for what is no address."""
     try:
-        packed = socket.inet_pton(socket.AF_INET6, address.partition("%")[0])
+        family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        packed = socket.inet_pton(family, address.partition("%")[0])
     except (OSError, ValueError):
-        return address
-    return socket.inet_ntoa(packed[12:]) if packed.startswith(_MAPPED) else f"{packed[:8].hex()}/64"
+        return b""
+    return packed[12:] if packed.startswith(_MAPPED) else packed

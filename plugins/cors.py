@@ -10,13 +10,13 @@ links, frames) has none, but says `Sec-Fetch-Site` to an address of this machine
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from typing import Any, ClassVar, List, Mapping, Optional, Tuple
 
 from providers import Options, Provider
 
 from . import Handler, Plugin, Refusal, Request, Response
+from ._addresses import is_loopback
 
 #: spelled as browsers do: whatever differs is no browser's
 _OURS = re.compile(
@@ -60,7 +60,7 @@ class Cors(Plugin):
     def check_host(self, request: Request) -> None:
         """Refuse a name that is not ours, on an address that only this machine can reach."""
         host = request.header("host").lower()
-        if not is_loopback(request.local) or _LOOPBACK_HOST.fullmatch(host):
+        if is_loopback(request.local) is False or _LOOPBACK_HOST.fullmatch(host):  # one not known is taken as such
             return
         if self.hosts.isdisjoint([host, _PORT.sub("", host)]):
             raise refused(421, "this is not the host you are looking for: see [plugins.cors] hosts", "foreign_host")
@@ -91,16 +91,6 @@ def known_host(text: str) -> str:
     if not _A_HOST.fullmatch(text.lower()):
         raise ValueError(f"hosts: name them one by one, like proxy.example.com, not {text!r}")
     return text.lower()
-
-
-def is_loopback(address: str) -> bool:
-    """Tell whether only this machine can reach an address; one that is not known is taken as such."""
-    try:
-        ip = ipaddress.ip_address(address)
-    except ValueError:
-        return True
-    mapped = getattr(ip, "ipv4_mapped", None)
-    return bool((mapped or ip).is_loopback)
 
 
 def refused(status: int, message: str, code: str) -> Refusal:

@@ -6,11 +6,12 @@ sampling goes into `options`, arguments are objects, and `stream` is always said
 
 from __future__ import annotations
 
+import contextlib
+import datetime
 import ipaddress
 import re
 import threading
 import time
-from datetime import datetime
 from functools import partial
 from typing import Any, Callable, ClassVar, Dict, Generator, Iterable, List, Mapping, NamedTuple, Optional, Tuple
 
@@ -338,7 +339,7 @@ def stamp(written: Any) -> int:
         return 0
     zone = "+00:00" if match[2] in (None, "Z") else match[2]
     try:
-        return max(0, int(datetime.fromisoformat(match[1] + zone).timestamp()))
+        return max(0, int(datetime.datetime.fromisoformat(match[1] + zone).timestamp()))
     except (ValueError, OverflowError):
         return 0
 
@@ -441,11 +442,11 @@ def address(given: str, port: int) -> str:
 
 def _host_port(place: str) -> Tuple[str, str]:
     """Split `host:port`; an IPv6 address gets the brackets it may lack."""
-    try:
-        return f"[{ipaddress.IPv6Address(place.strip('[]'))}]", ""
-    except ValueError:
-        host, colon, port = place.rpartition(":")
-        return (host, port) if colon else (place, "")
+    if place.count(":") > 1:
+        with contextlib.suppress(ValueError):
+            return f"[{ipaddress.IPv6Address(place.strip('[]'))}]", ""
+    host, colon, port = place.rpartition(":")
+    return (host, port) if colon else (place, "")
 
 
 def duration(given: str) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from plugins._addresses import client_address, neighbourhood, networks
+from plugins._addresses import client_address, is_loopback, neighbourhood, networks
 
 TRUSTED = networks(["10.0.0.0/8", "192.0.2.7", "fd00::/8"])
 
@@ -96,3 +96,29 @@ def test_what_is_no_network_cannot_be_trusted(text):
 )
 def test_an_ipv6_network_is_one_neighbour(address, name):
     assert neighbourhood(address) == name
+
+
+@pytest.mark.parametrize(
+    ("address", "loopback"),
+    [
+        ("127.0.0.1", True),
+        ("127.255.0.1", True),
+        ("::1", True),
+        ("::1%lo", True),
+        ("::ffff:127.0.0.1", True),
+        ("0.0.0.0", False),
+        ("10.0.0.1", False),
+        ("128.0.0.1", False),
+        ("::", False),
+        ("::2", False),
+        ("7f00::1", False),
+        ("::ffff:10.0.0.1", False),
+        ("fe80::1%lo", False),
+        ("", None),
+        ("?", None),
+        ("localhost", None),
+        ("127.0.0.1:80", None),
+    ],
+)
+def test_it_is_known_who_can_reach_an_address(address, loopback):
+    assert is_loopback(address) is loopback

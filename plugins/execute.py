@@ -2,6 +2,9 @@
 
 The walls are in the rooms of `_sandbox`; here is what a client meets. A program shares its process with whatever tells
 its result, so a result is read as any stranger's JSON is. Time, output and the way it ended are measured from outside.
+
+The keeper starts its processes when it is first asked: they take more memory than the whole proxy, and most proxies are
+never asked.
 """
 
 from __future__ import annotations
@@ -99,7 +102,6 @@ class Execute(Plugin):
     def start(self, *, guarded: bool) -> None:
         if guarded or self._allow_open:
             self.keeper = self._new(self.limits)
-            self.keeper.start()
 
     def close(self) -> None:
         if self.keeper:

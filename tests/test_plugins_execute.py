@@ -62,6 +62,8 @@ def test_a_program_is_run_as_promised(case):
 def walled(request):
     """Give the real thing, for short and for long programs."""
     pair = {seconds: execute(None, without=request.param, timeout=seconds) for seconds in (1.0, 30.0)}
+    for one in pair.values():
+        one.keeper.start()
     yield pair
     for one in pair.values():
         one.close()
@@ -339,7 +341,7 @@ def test_it_is_off_where_strangers_could_ask(guarded, allow_open, runs):
     one = Execute({**DEFAULTS, "allow_open": allow_open}, Provider("none", {}), Unconfined)
     one.start(guarded=guarded)
     if runs:
-        assert one.keeper.started
+        assert not one.keeper.started, "it is when there is something to run"
         assert answered(one, {"code": "print(1)"})["stdout"] == "1\n"
     else:
         with pytest.raises(Refusal) as caught:

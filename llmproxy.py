@@ -8,19 +8,58 @@ would get a second copy, whose classes are strangers to the first.
 
 from __future__ import annotations
 
-import contextlib
+import gc
 import importlib
+import importlib.util
+import sys
+import threading
+from types import FrameType, ModuleType
+
+
+class Later(ModuleType):
+    """Stands for a module of the standard library, which is imported when something of it is first wanted.
+
+    What the interpreter has for this, importlib.util.LazyLoader, imports it as soon as an `import` finds it, and may
+    give a second thread half of it before Python 3.12.
+    """
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        vars(self).update(__spec__=importlib.util.find_spec(name), _lock=threading.Lock())
+
+    def _itself(self) -> ModuleType:
+        with self._lock:
+            if sys.modules.get(self.__name__) is self:
+                del sys.modules[self.__name__]
+        return importlib.import_module(self.__name__)  # waits for a thread that has begun to
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._itself(), name)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        setattr(self._itself(), name, value)
+
+    def __dir__(self) -> List[str]:
+        return dir(self._itself())
+
+
+#: What comes with `http.server`, or is here for a question that most houses are never asked. OpenSSL alone, which ssl
+#: and hashlib bring, takes 5 MiB. Nothing that trouble is told with: it has to be here when no file can be opened.
+SELDOM = ["calendar", "datetime", "hashlib", "hmac", "html", "ipaddress", "locale", "mimetypes", "random", "secrets"]
+SELDOM += ["shutil", "subprocess", "tempfile", "tokenize", *(["ssl"] if importlib.util.find_spec("_ssl") else [])]
+sys.modules.update({name: Later(name) for name in SELDOM if name not in sys.modules})
+gc.disable()  # until the house stands: what is made before stays
+
+import contextlib
 import json
 import logging
 import os
 import re
 import signal
-import sys
 import time
 import traceback
 from functools import partial
 from pathlib import Path
-from types import FrameType, ModuleType
 from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Tuple, Type, cast
 
 from plugins import VERSION, Finding, Handler, Plugin, Refusal, Request, Response
@@ -90,6 +129,7 @@ def the_one(module: ModuleType, contract: type, path: Path) -> type:
 
 def forget_modules() -> Callable[[], None]:
     """Have every room but the contracts and the kernel's own read anew by the next import; gives what undoes this."""
+    gc.unfreeze()
     names = [name for name in sys.modules if re.match(r"(providers|plugins)\.", name) and name not in KERNEL]
     old = {name: sys.modules.pop(name) for name in names}
     for name in names:  # `from . import room` looks here first
@@ -627,6 +667,8 @@ def main() -> int:
         proxy = brought_up(sys.argv[1:])
         hide_secrets(proxy.settings)
         set_up_logging(proxy.settings.of("server"))
+        gc.freeze()  # nothing of the house is looked at again, nor copied for a worker by being looked at
+        gc.enable()
         return run(proxy, proxy.settings.command)
     except SettingsError as error:
         print("llmproxy:", *str(error).split(), file=sys.stderr)

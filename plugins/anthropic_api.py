@@ -7,10 +7,10 @@ the client's own words, with its betas and its version of the API. The translati
 
 from __future__ import annotations
 
+import datetime
 import re
 import urllib.parse
 from contextlib import contextmanager
-from datetime import datetime, timezone
 from functools import partial
 from typing import Dict, Iterator, List, Mapping, Sequence
 
@@ -146,7 +146,7 @@ def own_path(canonical: str, origins: Sequence[int]) -> str:
 
 def listing(model: JSON) -> JSON:
     """Give what Anthropic tells of a model, as far as it is known."""
-    made = datetime.fromtimestamp(created(model), timezone.utc)
+    made = datetime.datetime.fromtimestamp(created(model), datetime.timezone.utc)
     return {
         "type": "model",
         "id": model["id"],

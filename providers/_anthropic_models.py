@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import datetime
 import re
 import threading
 import time
-from datetime import datetime
 from typing import Callable, Dict, FrozenSet, Iterable, List, NamedTuple, Optional, Tuple
 
 from . import JSON, Scope, UpstreamError
@@ -134,7 +134,7 @@ def abilities(page: JSON) -> Dict[str, Model]:
 
 def _seconds(time_: str) -> int:
     try:
-        return max(0, int(datetime.fromisoformat(time_.replace("Z", "+00:00")).timestamp()))
+        return max(0, int(datetime.datetime.fromisoformat(time_.replace("Z", "+00:00")).timestamp()))
     except ValueError:
         return 0
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import itertools
-import json
 from typing import Any, Callable, ClassVar, Dict, Iterable, List, Mapping, Optional, Tuple, Union
 
 from providers import Call, Options, Parts, Provider, Scope, Trouble, UpstreamError
 from providers._http import Fields
+from providers._json import written as in_json
 
 VERSION = "0.1.0"
 JSON = Dict[str, Any]
@@ -88,7 +88,7 @@ def written(document: Any) -> bytes:
     Raises UpstreamError for a number that no JSON can hold, which only an upstream can have told us.
     """
     try:
-        return json.dumps(document, separators=(",", ":"), allow_nan=False).encode()
+        return in_json(document).encode()
     except ValueError:
         raise UpstreamError(502, "the upstream told a number that is too large", code="provider_error") from None
 

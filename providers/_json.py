@@ -1,18 +1,25 @@
-"""JSON in texts that models and strangers wrote: read only if it can be passed on as JSON. No I/O."""
+"""JSON in texts that models and strangers wrote: read only if it can be passed on as JSON. No I/O.
+
+What reads and what writes is made once: the library's own `loads` and `dumps` make a reader or a writer of the
+settings they are given each time they are called.
+"""
 
 from __future__ import annotations
 
 import json
 import math
 import re
-from typing import Any, NoReturn
+from typing import Any, Callable, NoReturn
 
 DEEPEST = 128
 LONGEST_INTEGER = 300  # digits
 
+BLANKS = " \t\n\r"  # between the tokens of JSON
+
 _STRING = re.compile(rb'"[^"]*"')  # of JSON without its escapes
 _SQUARE = bytes.maketrans(b"{}", b"[]")
 _TEXT = bytes(set(range(256)) - set(b'[]{}"'))
+_LETTERS = bytes(set(_TEXT) - set(b"\\/bfnrtu"))  # which no backslash can stand before
 
 
 def is_deep(data: bytes, deepest: int = DEEPEST) -> bool:
@@ -23,7 +30,8 @@ def is_deep(data: bytes, deepest: int = DEEPEST) -> bool:
     """
     if data.count(b"[") + data.count(b"{") <= deepest:
         return False
-    marks = data.replace(b"\\\\", b"").replace(b'\\"', b"").translate(_SQUARE, _TEXT).replace(b'""', b"")
+    marks = data.translate(None, _LETTERS)  # looking for two letters takes as long as there is text
+    marks = marks.replace(b"\\\\", b"").replace(b'\\"', b"").translate(_SQUARE, _TEXT).replace(b'""', b"")
     brackets = _STRING.sub(b"", marks)  # all square: which is whose partner is for the parser to say
     for _ in range(deepest):
         outer = brackets.replace(b"[]", b"")
@@ -54,16 +62,29 @@ DECODER = json.JSONDecoder(parse_constant=_constant, parse_float=_number, parse_
 PLAIN = json.JSONDecoder(parse_constant=_constant)
 
 
+#: nothing here goes in a circle, and looking whether it does costs as much as writing it
+_WRITER = json.JSONEncoder(separators=(",", ":"), allow_nan=False, check_circular=False)
+written: Callable[[Any], str] = _WRITER.encode  # in ASCII; ValueError for a number that no JSON can hold
+
+
 def loads(text: str) -> Any:
     """Parse a text; ValueError for what is no JSON, or JSON that nobody else could be expected to read."""
-    _check_depth(text)
-    return DECODER.decode(text)
+    return _read(text, DECODER)
 
 
 def told(text: str) -> Any:
     """Parse what an upstream sent; ValueError for what is no JSON, or nested too deep."""
-    _check_depth(text)
-    return PLAIN.decode(text)
+    return _read(text, PLAIN)
+
+
+def _read(text: str, decoder: json.JSONDecoder) -> Any:
+    if len(text) > DEEPEST:  # else there is no room for more brackets
+        _check_depth(text)
+    text = text.strip(BLANKS)
+    value, end = decoder.raw_decode(text)
+    if end < len(text):
+        raise ValueError("there is more than one value")
+    return value
 
 
 def _check_depth(text: str) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from conftest import ROOT
 from plugins import Refusal
-from plugins._json import parsed, refuse, shown
+from plugins._json import _READER, _Hooks, _loaded, parsed, refuse, shown
 from providers._json import DEEPEST
 
 VECTORS = Path(__file__).parent / "vectors" / "jsontestsuite.zip"
@@ -292,6 +292,32 @@ def test_whatever_bytes_come_the_answer_is_an_object_or_a_refusal():
         document = outcome(bytes(body))
         if document is not None:
             json.dumps(document, ensure_ascii=False, allow_nan=False).encode("utf-8")
+
+
+def test_what_is_read_at_once_is_what_reading_with_care_would_give_and_find_nothing_wrong_with():
+    rng, read = random.Random(12), 0
+    seeds = [
+        *SUITE.values(),
+        b'{"a":1,"b":[1.5,"x"],"a":1}',
+        b'{"a":NaN}',
+        b'{"a":1e999}',
+        b'{"a":' + b"9" * 300 + b"}",
+    ]
+    for _ in range(4000):
+        body = bytearray(rng.choice(seeds)[:200])
+        for _ in range(rng.randint(0, 2)):
+            body[(at := rng.randrange(len(body) + 1)) : at + rng.randint(0, 2)] = rng.choice(
+                [b'"a":1,', b"1e999", b"]", b"x"]
+            )
+        text, hooks = body.decode("utf-8", "replace"), _Hooks()
+        try:
+            found = _READER.decode(text)
+        except (ValueError, RecursionError):
+            continue
+        assert repr(_loaded(text, hooks)) == repr(found)
+        assert hooks == []
+        read += 1
+    assert read > 500
 
 
 def test_what_is_read_is_what_the_standard_library_reads():

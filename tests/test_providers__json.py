@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from conftest import ROOT
-from providers._json import DECODER, DEEPEST, is_deep, loads, told
+from providers._json import DECODER, DEEPEST, PLAIN, is_deep, loads, told, written
 
 
 @pytest.mark.parametrize(
@@ -112,3 +112,28 @@ def test_what_an_upstream_tells_is_json_or_a_value_error(text):
 
 def test_what_an_upstream_tells_may_be_long_and_wide():
     assert told("[" + "[0.5]," * 10_000 + "1]")[-1] == 1
+
+
+@pytest.mark.parametrize("before", ["", " \t\r\n", "\xa0", "\ufeff", "x", ","])
+@pytest.mark.parametrize("after", ["", " \t\r\n", "\xa0", "\x0b", "x", "]", "1", " {}"])
+def test_a_text_is_one_value_with_blanks_around_it(before, after):
+    for value in ("1", '"a"', "[1, 2]", '{"a": {}}', "null"):
+        text = before + value + after
+        try:
+            expected = repr(PLAIN.decode(text))
+        except ValueError:
+            expected = None
+        try:
+            found = repr(told(text))
+        except ValueError:
+            found = None
+        assert found == expected
+
+
+def test_json_is_written_as_the_library_writes_it():
+    document = {"a": [1, 2.5, 1e300, None, True, '\xe9\u2028\ud800\x00"'], "b": {}, "": [], "c": 10**30}
+    assert written(document) == json.dumps(document, separators=(",", ":"))
+    assert written("\xe9") == '"\\u00e9"'
+    for number in ("inf", "-inf", "nan"):
+        with pytest.raises(ValueError, match="JSON"):
+            written([float(number)])

@@ -104,13 +104,16 @@ MESSAGE: Dict[str, Rule] = {
 }
 
 
+_OF_ROLE = {role: record(MESSAGE, required) for role, required in ROLES.items()}
+
+
 def _message(value: Any, path: str) -> None:
     an_object(value, path)
     role = value.get("role")
-    required = ROLES.get(role) if isinstance(role, str) else None
-    if required is None:
+    rule = _OF_ROLE.get(role) if isinstance(role, str) else None
+    if rule is None:
         refuse(f"{path}.role", f"must be one of {', '.join(ROLES)}, not {shown(role)!r}")
-    record(MESSAGE, required)(value, path)
+    rule(value, path)
     if role == "assistant" and all(value.get(name) is None for name in SAID):
         refuse(f"{path}.content", "an assistant message has content or tool calls", "missing_required_parameter")
 
@@ -213,14 +216,27 @@ def unpocketed(question: JSON) -> JSON:
 
     What stands in them our own rooms have put there, and read it unchecked.
     """
-    return {name: _unpocketed(value) for name, value in question.items() if not name.startswith("_")}
+    return _unpocketed(question) if _has_pockets(question) else question
 
 
-def _unpocketed(value: Any) -> Any:
+def _has_pockets(question: JSON) -> bool:
+    for name, value in question.items():
+        if name.startswith("_"):
+            return True
+        if isinstance(value, list):
+            for item in value:
+                if isinstance(item, dict) and _has_pockets(item):
+                    return True
+    return False
+
+
+def _unpocketed(question: JSON) -> JSON:
     """Go on in the objects of a list; what a field holds as an object has names of the client's own."""
-    if not isinstance(value, list):
-        return value
-    return [unpocketed(item) if isinstance(item, dict) else item for item in value]
+    kept = {name: inner for name, inner in question.items() if not name.startswith("_")}
+    for name, inner in kept.items():
+        if isinstance(inner, list):
+            kept[name] = [_unpocketed(item) if isinstance(item, dict) else item for item in inner]
+    return kept
 
 
 def checked(question: JSON, rules: Mapping[str, Rule], required: Tuple[str, ...]) -> JSON:
@@ -228,8 +244,7 @@ def checked(question: JSON, rules: Mapping[str, Rule], required: Tuple[str, ...]
     for name in required:
         if question.get(name) is None:
             refuse(name, "is required", "missing_required_parameter")
-    for name, rule in rules.items():
-        value = question.get(name)
-        if value is not None:
-            rule(value, name)
+    for name in rules:
+        if name in question and question[name] is not None:
+            rules[name](question[name], name)
     return {name: value for name, value in question.items() if value is not None}

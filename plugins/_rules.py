@@ -11,7 +11,7 @@ Rule = Callable[[Any, str], None]
 
 def kind(kinds: Tuple[type, ...], words: str) -> Rule:
     def rule(value: Any, path: str) -> None:
-        if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+        if type(value) not in kinds:  # what was parsed is of no kind but JSON's own, and true is no number
             refuse(path, f"must be {words}", "invalid_type")
 
     return rule
@@ -78,9 +78,9 @@ def record(rules: Mapping[str, Rule], required: Tuple[str, ...] = ()) -> Rule:
         for name in required:
             if value.get(name) is None:
                 refuse(f"{path}.{name}", "is required", "missing_required_parameter")
-        for name, check in rules.items():
-            if value.get(name) is not None:
-                check(value[name], f"{path}.{name}")
+        for name in rules:
+            if name in value and value[name] is not None:
+                rules[name](value[name], f"{path}.{name}")
 
     return rule
 

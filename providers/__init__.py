@@ -123,13 +123,15 @@ class Pollable(Protocol):
 class Allowed:
     """What a client may ask for: models that are in every one of these lists; with no list, all.
 
-    A list holds names like `ollama/llama3.2`; one that ends in `*` stands for all that begin so.
+    A list holds names like `ollama/llama3.2`; one that ends in `*` stands for all that begin so. `all` tells that there
+    is no list.
     """
 
-    __slots__ = ("_lists",)
+    __slots__ = ("_lists", "all")
 
     def __init__(self, *lists: Iterable[str]) -> None:
         self._lists = [tuple(names) for names in lists]
+        self.all = not lists
 
     def one(self, provider: str, model: str) -> bool:
         """Tell whether a model is allowed."""
@@ -325,8 +327,13 @@ class Call:
 
         Where more than the model changes, the question is not any more what its client wrote: its pockets go.
         """
-        chat = {k: v for k, v in {**self.chat, **changes}.items() if k not in changes or v is not None}
-        if any(name != "model" and not name.startswith("_") for name in changes):
+        chat = {**self.chat, **changes}
+        same = True
+        for name, value in changes.items():
+            if value is None:
+                del chat[name]
+            same = same and (name == "model" or name.startswith("_"))
+        if not same:
             chat = {name: value for name, value in chat.items() if not isinstance(value, Pocket)}
         return Call(chat, self.user, self.id, self.scope, strict=self.strict)
 

@@ -54,8 +54,9 @@ class Everything(Provider):
     def targets(self, model: str) -> List[Target]:
         """Give where `model` leads, the first choice first; raises a 404 when it leads nowhere."""
         targets = [self._target(name) for name in self._meant(model)]
-        if not all(own.strip() for _, own in targets):
-            raise self._nowhere(model)
+        for _, own in targets:
+            if not own.strip():
+                raise self._nowhere(model)
         return targets
 
     def _meant(self, model: str) -> Sequence[str]:
@@ -83,8 +84,10 @@ class Everything(Provider):
 
     def _allowed(self, call: Call) -> List[Target]:
         """Give where a call may go of where its model leads; raises a 403 where there is nothing left."""
-        allowed = call.scope.allowed
-        targets = [target for target in self.targets(call.model) if allowed.one(target.provider.name, target.model)]
+        targets, allowed = self.targets(call.model), call.scope.allowed
+        if allowed.all:
+            return targets
+        targets = [target for target in targets if allowed.one(target.provider.name, target.model)]
         if not targets:
             raise _forbidden(f"your token does not allow the model {call.model[:80]!r}")
         if not all(allowed.whole(target.provider.name) for target in targets):

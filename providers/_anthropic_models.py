@@ -6,6 +6,7 @@ import datetime
 import re
 import threading
 import time
+from functools import lru_cache
 from typing import Callable, Dict, FrozenSet, Iterable, List, NamedTuple, Optional, Tuple
 
 from . import JSON, Scope, UpstreamError
@@ -72,6 +73,7 @@ def version_of(name: str) -> Tuple[int, int]:
     return (int(found.group(1)), int(found.group(2) or 0)) if found else _NEWEST
 
 
+@lru_cache(maxsize=256)  # clients name them
 def named(name: str) -> Model:
     """Tell by its name what a model can do."""
     version = version_of(name)

@@ -80,11 +80,11 @@ class Manner(NamedTuple):
 
 def question(chat: JSON, name: str, model: Model, manner: Manner, warn: Warn, recall: Recall) -> JSON:
     """Translate a chat; `model` says what its model can do, `recall` gives reasoning details by tool calls."""
-    for field, harmless in NOT_SERVED.items():
-        if chat.get(field) not in (None, harmless):
+    for field in NOT_SERVED:
+        if field in chat and chat[field] not in (None, NOT_SERVED[field]):
             raise _canonical.unsupported(field, f"{field} is not supported by anthropic")
-    idle = {field for field, value in IDLE.items() if chat.get(field) == value}
-    _canonical.warn_dropped(chat, HANDLED | idle, warn, "anthropic")
+    said = {field: value for field, value in chat.items() if value != IDLE.get(field)}
+    _canonical.warn_dropped(said, HANDLED, warn, "anthropic")
     messages: List[JSON] = chat["messages"]
     turns = turns_of(messages, name, chat["model"], model, warn, recall)
     thinking = _thinking(chat, model, turns, warn)
@@ -99,8 +99,9 @@ def question(chat: JSON, name: str, model: Model, manner: Manner, warn: Warn, re
         **_canonical.merged(_format(chat), thinking),
     }
     body = _with_budget(body, model)
-    for own in (chat.get("_anthropic") or {}, _canonical.own_options(chat, "anthropic")):
-        body = _overruled(body, own)
+    for own in (chat.get("_anthropic"), _canonical.own_options(chat, "anthropic")):
+        if own:
+            body = _overruled(body, own)
     return body
 
 

@@ -56,9 +56,10 @@ def turns_of(messages: List[JSON], name: str, asked: str, model: Model, warn: Wa
     whose message has come back without them.
     """
     leading, rest = leading_system(messages)
+    first = len(leading)
     turns: List[JSON] = []
     for at, message in enumerate(rest):
-        path = f"messages[{len(leading) + at}]"
+        path = f"messages[{first + at}]"
         role, blocks = _turn(message, path, name, asked, recall)
         if role == "system" and not (model.heeds_system_turns and _may_be_system(turns, rest[at:])):
             role, blocks = "user", _in_tags(blocks)
@@ -118,13 +119,16 @@ def _trim(blocks: List[JSON]) -> None:
         blocks[-1] = {**blocks[-1], "text": blocks[-1]["text"].rstrip()}
 
 
+_TEXT_ALONE = {"type", "text"}  # keys
+
+
 def _finished(turn: JSON) -> JSON:
     """Put results first, and say a text that is alone as a string."""
     content = turn["content"]
     if isinstance(content, str):
         return turn
-    if len(content) == 1 and content[0].keys() == {"type", "text"}:
-        return {**turn, "content": content[0]["text"]}
+    if len(content) == 1:
+        return {**turn, "content": content[0]["text"]} if content[0].keys() == _TEXT_ALONE else turn
     return {**turn, "content": sorted(content, key=lambda block: block["type"] != "tool_result")}
 
 
@@ -197,8 +201,10 @@ def _first_type(turn: JSON) -> str:
 
 def _blocks(content: Any, path: str) -> List[JSON]:
     """Translate the parts of a content."""
+    if isinstance(content, str):
+        return [{"type": "text", "text": content}] if content.strip() else []
     blocks: List[JSON] = []
-    for at, part in enumerate(parts_of(content)):
+    for at, part in enumerate(content or ()):
         here = f"{path}.content[{at}]"
         translate = PARTS.get(str(part.get("type")))
         if translate is None:

@@ -15,7 +15,7 @@ import os
 import re
 import time
 from array import array
-from typing import Any, Dict, Iterable, Iterator, List, Mapping, NamedTuple, Optional, Tuple
+from typing import Any, Container, Dict, Iterable, Iterator, List, Mapping, NamedTuple, Optional, Tuple
 
 from . import JSON, UpstreamError, Warn, _json
 
@@ -123,8 +123,11 @@ def name_of(call: JSON) -> str:
 
 def names_by_id(messages: Iterable[JSON]) -> Dict[str, str]:
     """Map the id of each tool call to the name of its tool: some upstreams want it with the result."""
-    calls = (call for message in messages for call in message.get("tool_calls") or ())
-    return {str(call.get("id") or ""): name_of(call) for call in calls}
+    names: Dict[str, str] = {}
+    for message in messages:
+        for call in message.get("tool_calls") or ():
+            names[str(call.get("id") or "")] = name_of(call)
+    return names
 
 
 def safe_id(id_: str) -> str:
@@ -191,9 +194,9 @@ def merged(body: JSON, more: JSON) -> JSON:
     return out
 
 
-def warn_dropped(chat: JSON, handled: Iterable[str], warn: Warn, provider: str) -> None:
+def warn_dropped(chat: JSON, handled: Container[str], warn: Warn, provider: str) -> None:
     """Tell of every field that is set and that the translation did not handle."""
-    for field in sorted(chat.keys() - set(handled)):
+    for field in sorted([field for field in chat if field not in handled]):
         if chat[field] is not None and not field.startswith("_"):
             warn(field, f"not supported by {provider}")
 
@@ -255,7 +258,7 @@ class Chunks:
         return self.delta({"role": "assistant", "content": ""})
 
     def text(self, text: str) -> JSON:
-        return self.delta({"content": text})
+        return {**self._head, "choices": [{"index": 0, "delta": {"content": text}, "finish_reason": None}]}
 
     def reasoning(self, text: str) -> JSON:
         return self.delta({"reasoning_content": text})
@@ -284,9 +287,12 @@ def usage(prompt: int, answer: int, *, cached: int = 0, cache_write: int = 0, re
     return told
 
 
+_SPELLED_OUT = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, check_circular=False)
+
+
 def dumped(value: Any) -> str:
     """Dump arguments as a model would have written them: key order kept, no blanks, letters unescaped."""
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
+    return _SPELLED_OUT.encode(value)
 
 
 def floats(told: Any) -> List[float]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Callable, Iterable, List, Optional
+from typing import Any, Callable, Dict, Iterable, List, Optional
 
 from . import JSON, Call, Parts, Pocket, Provider, UpstreamError
 from ._events import handing_back
@@ -19,19 +19,17 @@ def for_provider(call: Call, provider: Provider, model: str) -> Call:
 
     What is lost with the others is told; raises UpstreamError where it must not be lost.
     """
-    foreign = {
-        name: pocket
-        for name, pocket in call.chat.items()
-        if isinstance(pocket, Pocket) and name[1:] not in provider.reads
-    }
-    for pocket in foreign.values():
-        for field, why in pocket.musts.items():
-            raise UpstreamError(
-                400, f"{field}: {why}", code="unsupported_parameter", param=field, provider=provider.name
-            )
-        for field, why in pocket.losses.items():
-            call.warn(field, why)
-    return call.asking(model=model, **dict.fromkeys(foreign))
+    changes: Dict[str, Any] = {"model": model}
+    for name, pocket in call.chat.items():
+        if isinstance(pocket, Pocket) and name[1:] not in provider.reads:
+            changes[name] = None
+            for field, why in pocket.musts.items():
+                raise UpstreamError(
+                    400, f"{field}: {why}", code="unsupported_parameter", param=field, provider=provider.name
+                )
+            for field, why in pocket.losses.items():
+                call.warn(field, why)
+    return call.asking(**changes)
 
 
 def bearing(dialect: str, events: Parts, translate: Callable[[Parts], Iterable[JSON]]) -> Parts:

@@ -14,7 +14,7 @@ from typing import Any, Callable, ClassVar, Iterable, Iterator, List, Mapping, T
 
 from . import JSON, Call, Options, Parts, Pocket, Provider, Scope, UpstreamError, _events, _transport
 from ._anthropic_answer import answer, chunks, gathered, worded
-from ._anthropic_models import Catalogue, model_of, models_of, version_of
+from ._anthropic_models import Catalogue, model_of, models_of, named
 from ._anthropic_question import NEW, OLD, REASONING, SAMPLING, Manner, counted, question, version_for
 from ._memory import Remembered
 from ._pockets import bearing, pocket_of
@@ -172,5 +172,6 @@ def _is_long(body: JSON) -> bool:
 
 def _depends(chat: JSON) -> bool:
     """Tell whether the question depends on more than the model's name tells."""
-    asks = any(chat.get(field) is not None for field in REASONING)
-    return asks or (version_of(str(chat.get("model"))) > (9, 0) and any(chat.get(f) is not None for f in SAMPLING))
+    if any(chat.get(field) is not None for field in REASONING):
+        return True
+    return any(chat.get(field) is not None for field in SAMPLING) and named(str(chat.get("model"))).version > (9, 0)

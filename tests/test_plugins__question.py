@@ -600,6 +600,14 @@ def test_pockets_of_a_client_are_emptied_wherever_a_translator_would_look():
     }
 
 
+def test_a_question_without_pockets_is_not_made_anew():
+    question = {
+        "messages": [{"role": "user", "content": [{"type": "text", "text": "a"}]}],
+        "metadata": {"_kept": "yes"},
+    }
+    assert unpocketed(question) is question
+
+
 # anything at all
 
 

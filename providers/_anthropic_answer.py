@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Any, Callable, Dict, Generator, Iterable, List, Mapping, Optional
+from typing import Any, Callable, Dict, Generator, Iterable, Iterator, List, Mapping, Optional, Tuple
 
 from . import JSON, PAUSE, Parts, UpstreamError, _canonical
 from ._canonical import Chunks
@@ -103,24 +103,26 @@ def chunks(events: Iterable[JSON], provider: str, model: str, keep: Keep, note: 
     """Translate the events of a streamed answer."""
     tally, make = Tally(provider, model), Chunks("", f"{provider}/{model}")
     end: JSON = {"usage": {}}
-    for event in whole_blocks(events, provider):
-        kind = event.get("type")
-        if not event:
+    for kind, told, fragment in heard(events, provider):
+        translate = OF_BLOCK.get(kind)
+        if translate:
+            part = translate(make, tally, told, fragment)
+            if part:
+                yield part
+        elif not kind:
             yield PAUSE
         elif kind == "message_start":
-            message = event.get("message") or {}
+            message = told.get("message") or {}
             make = Chunks(str(message.get("id") or ""), f"{provider}/{message.get('model') or model}")
             end["usage"].update(message.get("usage") or {})
             yield make.role()
         elif kind == "message_delta":
-            end.update(event.get("delta") or {})
-            end["usage"].update(event.get("usage") or {})
+            end.update(told.get("delta") or {})
+            end["usage"].update(told.get("usage") or {})
         elif kind == "message_stop":
             tally.keep(keep)
             yield from _last(make, end, note)
             return
-        else:
-            yield from _of_block(make, tally, event)
     raise _canonical.truncated(provider)
 
 
@@ -135,33 +137,41 @@ def _last(make: Chunks, end: JSON, note: Note) -> Parts:
     yield make.usage(usage_of(end["usage"]))
 
 
-def _of_block(make: Chunks, tally: Tally, event: JSON) -> Parts:
-    """Give the chunks of what begins, goes on, or ends inside of a block."""
-    block, fragment = event["block"], event.get("fragment")
-    if event["type"] == "content_block_start":
-        if block.get("type") == "tool_use":
-            yield make.call(len(tally.calls), str(block.get("id")), str(block.get("name")))
-    elif event["type"] == "content_block_stop":
-        yield from _of_whole_block(make, tally, block, event["said"])
-    elif fragment and block.get("type") == "text":
-        yield make.text(fragment)
-    elif fragment and block.get("type") == "thinking":
-        yield make.reasoning(fragment)
-    elif fragment and block.get("type") == "tool_use":
-        yield make.arguments(len(tally.calls), fragment)
+def _begun(make: Chunks, tally: Tally, block: JSON, _: str) -> JSON:
+    """Give the chunk of what begins; empty where there is nothing to tell."""
+    if block.get("type") != "tool_use":
+        return {}
+    return make.call(len(tally.calls), str(block.get("id")), str(block.get("name")))
 
 
-def _of_whole_block(make: Chunks, tally: Tally, block: JSON, said: bool) -> Parts:
+def _goes_on(make: Chunks, tally: Tally, block: JSON, fragment: str) -> JSON:
+    """Give the chunk of what a block goes on with."""
+    if not fragment:
+        return {}
+    if block["type"] == "text":
+        return make.text(fragment)
+    return make.reasoning(fragment) if block["type"] == "thinking" else make.arguments(len(tally.calls), fragment)
+
+
+def _ended(make: Chunks, tally: Tally, block: JSON, said: str) -> JSON:
+    """Give the chunk of what is known at the end of a block."""
     if block.get("type") == "text":
         tally.text.append(block["text"])
         if block.get("citations"):
-            yield make.detail(tally.detail({"type": "citations", "citations": block["citations"]}))
-    elif block.get("type") == "tool_use":
-        if not said:
-            yield make.arguments(len(tally.calls), _canonical.dumped(block.get("input") or {}))
-        tally.call(block)
-    else:
-        yield make.detail(tally.detail(block))
+            return make.detail(tally.detail({"type": "citations", "citations": block["citations"]}))
+        return {}
+    if block.get("type") != "tool_use":
+        return make.detail(tally.detail(block))
+    told = {} if said else make.arguments(len(tally.calls), _canonical.dumped(block.get("input") or {}))
+    tally.call(block)
+    return told
+
+
+OF_BLOCK: Mapping[str, Callable[[Chunks, Tally, JSON, str], JSON]] = {
+    "content_block_start": _begun,
+    "content_block_delta": _goes_on,
+    "content_block_stop": _ended,
+}
 
 
 # events, read
@@ -174,55 +184,77 @@ DELTAS = {
     "signature_delta": ("signature", "signature", False),
     "input_json_delta": ("partial_json", "", True),
 }
+#: the blocks that are told as they come
+TOLD = frozenset({"text", "thinking", "tool_use"})
 
 
-def whole_blocks(events: Iterable[JSON], provider: str) -> Generator[JSON, None, None]:
-    """Pass events on, each of a block with the `block` as it is by then, and what it adds as `fragment`.
+#: what an event says: its kind (empty: it is a pause); of a block the block, of a message the event; and what a
+#: `content_block_delta` adds that is told as it comes; for a `content_block_stop`, whether anything was told before
+Heard = Tuple[str, JSON, str]
 
-    The end of a block tells whether anything was `said` of it before. Pings and unknown events are
-    pauses; an error raises. Events of blocks that never began are none.
-    """
+_NOTHING: Heard = ("", {}, "")
+
+
+def heard(events: Iterable[JSON], provider: str) -> Iterator[Heard]:
+    """Read events; pings and unknown ones are pauses, an error raises, those of blocks that never began are none."""
     blocks: Dict[Any, _Growing] = {}
     for event in events:
         kind = event.get("type")
-        if kind == "error":
-            raise error_of(provider, event)
-        if kind == "content_block_start":
+        if kind == "content_block_delta" and event.get("index") in blocks:
+            growing = blocks[event["index"]]
+            yield kind, growing.block, growing.after(event.get("delta") or {})
+        elif kind == "content_block_start":
             growing = blocks[event.get("index")] = _Growing(event.get("content_block") or {})
-            yield {"type": kind, "block": growing.block}
+            yield kind, growing.block, ""
             if growing.ahead:
-                yield {"type": "content_block_delta", "block": growing.block, "fragment": growing.ahead}
-        elif kind in ("content_block_delta", "content_block_stop") and event.get("index") in blocks:
-            yield blocks[event["index"]].after(event)
+                yield "content_block_delta", growing.block, growing.ahead
+        elif kind == "content_block_stop" and event.get("index") in blocks:
+            growing = blocks[event["index"]]
+            yield kind, growing.whole(), "said" if growing.said else ""
+        elif kind == "error":
+            raise error_of(provider, event)
         else:
-            yield event if kind in ("message_start", "message_delta", "message_stop") else PAUSE
+            yield (kind, event, "") if kind in ("message_start", "message_delta", "message_stop") else _NOTHING
 
 
 class _Growing:
     """A block under way."""
 
     def __init__(self, start: JSON) -> None:
+        kind = str(start.get("type"))
         self.block = dict(start)
-        self.ahead = str(start.get(str(start.get("type"))) or "")  # a text or a thought may begin with words
+        self.is_told = kind in TOLD
+        self.ahead = str(start.get(kind) or "") if self.is_told else ""  # a text or a thought may begin with words
+        self.said = bool(self.ahead)
         self._json: List[str] = []
-        self._said = bool(self.ahead)
+        self._grown: Dict[str, List[str]] = {}
 
-    def after(self, event: JSON) -> JSON:
-        if event["type"] == "content_block_stop":
-            if self._json:
-                self.block["input"] = _parsed("".join(self._json))
-            return {"type": event["type"], "block": self.block, "said": self._said}
-        delta = event.get("delta") or {}
-        if delta.get("type") == "citations_delta":
+    def after(self, delta: JSON) -> str:
+        """Go on with a delta; gives what of it is told as it comes."""
+        kind = str(delta.get("type"))
+        if kind == "citations_delta":
             self.block["citations"] = [*(self.block.get("citations") or ()), delta.get("citation")]
-        field, grows, told = DELTAS.get(str(delta.get("type")), ("", "", False))
+        field, grows, told = DELTAS.get(kind, ("", "", False))
         fragment = str(delta.get(field) or "")
-        if grows:
-            self.block[grows] = str(self.block.get(grows) or "") + fragment
+        if grows in self._grown:
+            self._grown[grows].append(fragment)
+        elif grows:
+            self.block[grows] = str(self.block.get(grows) or "")
+            self._grown[grows] = [self.block[grows], fragment]
         elif fragment:
             self._json.append(fragment)
-        self._said = self._said or bool(fragment and told)
-        return {"type": event["type"], "block": self.block, "fragment": fragment if told else ""}
+        if not (fragment and told and self.is_told):
+            return ""
+        self.said = True
+        return fragment
+
+    def whole(self) -> JSON:
+        """Give the block at its end."""
+        if self._json:
+            self.block["input"] = _parsed("".join(self._json))
+        for field, fragments in self._grown.items():
+            self.block[field] = "".join(fragments)
+        return self.block
 
 
 def _parsed(text: str) -> JSON:
@@ -238,15 +270,14 @@ def gathered(events: Iterable[JSON], provider: str) -> Generator[JSON, None, JSO
     """Put a streamed answer together to the message it would have been; yields PAUSE at each pause."""
     message: JSON = {}
     content: List[JSON] = []
-    for event in whole_blocks(events, provider):
-        kind = event.get("type")
+    for kind, told, _ in heard(events, provider):
         if kind == "message_start":
-            message = dict(event.get("message") or {})
+            message = dict(told.get("message") or {})
         elif kind == "content_block_stop":
-            content.append(event["block"])
+            content.append(told)
         elif kind == "message_delta":
-            usage = {**(message.get("usage") or {}), **(event.get("usage") or {})}
-            message = {**message, **(event.get("delta") or {}), "usage": usage}
+            usage = {**(message.get("usage") or {}), **(told.get("usage") or {})}
+            message = {**message, **(told.get("delta") or {}), "usage": usage}
         elif kind == "message_stop":
             return {**message, "content": content}
         else:

@@ -7,15 +7,28 @@ from __future__ import annotations
 
 import codecs
 from contextlib import contextmanager
-from typing import Generator, Iterable, Iterator, List
+from typing import Callable, Generator, Iterable, Iterator, List
 
 from . import JSON, PAUSE, UpstreamError, _json
 
 LARGEST = 64 * 1024 * 1024  # bytes of one event: a generated image travels in one
 
 
-def sse(blocks: Iterable[bytes]) -> Generator[JSON, None, None]:
-    """Read `text/event-stream` and give the JSON of each event's data, until `[DONE]` or the end.
+def parsed(data: str) -> JSON:
+    """Read the JSON of one event."""
+    try:
+        event = _json.told(data)
+    except ValueError:
+        raise UpstreamError(502, "the upstream sent an event that is not JSON", code="provider_error") from None
+    if isinstance(event, list) and len(event) == 1:  # Gemini wraps some errors so
+        event = event[0]
+    if not isinstance(event, dict):
+        raise UpstreamError(502, "the upstream sent an event that is no object", code="provider_error")
+    return event
+
+
+def sse(blocks: Iterable[bytes], read: Callable[[str], JSON] = parsed) -> Generator[JSON, None, None]:
+    """Read `text/event-stream` and give what `read` makes of each event's data, until `[DONE]` or the end.
 
     Line ends may be LF, CRLF or CR. Comments, ids and names of events are passed over: every
     provider that names its events repeats the name inside. A bare JSON object where an event should
@@ -35,10 +48,10 @@ def sse(blocks: Iterable[bytes]) -> Generator[JSON, None, None]:
             if data.startswith("[DONE]"):
                 return
             if data:
-                yield _parsed(data)
+                yield read(data)
     data = _data(text)
     if data and not data.startswith("[DONE]"):
-        yield _parsed(data)
+        yield read(data)
 
 
 def ndjson(blocks: Iterable[bytes]) -> Generator[JSON, None, None]:
@@ -53,9 +66,9 @@ def ndjson(blocks: Iterable[bytes]) -> Generator[JSON, None, None]:
             raise UpstreamError(502, "the upstream sent an endless line", code="provider_error")
         for line in lines:
             if line.strip():
-                yield _parsed(line)
+                yield parsed(line)
     if text.strip():
-        yield _parsed(text)
+        yield parsed(text)
 
 
 @contextmanager
@@ -96,8 +109,9 @@ def _text(blocks: Iterable[bytes], ends: str = "") -> Iterator[str]:
 
 def _data(event: str) -> str:
     """Give the data of one event, its lines joined."""
-    if event.startswith("data: ") and "\n" not in event:  # nearly every event there is
-        return event[6:]
+    line = event[event.find("\n") + 1 :] if event.startswith("event: ") else event
+    if line.startswith("data: ") and "\n" not in line:  # nearly every event there is
+        return line[6:].strip()
     found: List[str] = []
     bare: List[str] = []
     for line in event.split("\n"):
@@ -106,15 +120,3 @@ def _data(event: str) -> str:
         elif bare or line.lstrip().startswith("{"):
             bare.append(line)
     return "\n".join(found or bare).strip()
-
-
-def _parsed(data: str) -> JSON:
-    try:
-        event = _json.told(data)
-    except ValueError:
-        raise UpstreamError(502, "the upstream sent an event that is not JSON", code="provider_error") from None
-    if isinstance(event, list) and len(event) == 1:  # Gemini wraps some errors so
-        event = event[0]
-    if not isinstance(event, dict):
-        raise UpstreamError(502, "the upstream sent an event that is no object", code="provider_error")
-    return event

@@ -6,9 +6,10 @@ import itertools
 import math
 import time
 from contextlib import closing
-from typing import Callable, Generator, Iterable, Iterator, NamedTuple
+from typing import Callable, Generator, Iterable, Iterator, List, NamedTuple, Optional, Tuple
 
 from providers import Parts, Trouble
+from providers._json import written as in_json
 
 from . import JSON, Response, written
 
@@ -101,13 +102,64 @@ def _noted(parts: Iterable[JSON], notes: JSON) -> Iterator[JSON]:
         yield part
 
 
+class Chunks:
+    """Writes the chunks of one stream as events.
+
+    Nearly every chunk differs from the one before in its text alone. So what stands around a text is written once, and
+    kept for as long as all of it stays as it is: by its names, their order, and values that are written alike if they
+    are alike, which texts and nulls are, and integers among themselves.
+    """
+
+    def __init__(self) -> None:
+        self._around: Tuple[JSON, JSON] = {}, {}  # the chunk and its choice that are the frame
+        self._names: List[str] = []
+        self._before, self._behind = "", ""
+
+    def event(self, chunk: JSON) -> bytes:
+        """Write one chunk, which may be any."""
+        text = self._text_of(chunk)
+        if text is None:
+            return event(chunk)
+        return f"{self._before}{in_json(text)}{self._behind}".encode()
+
+    def _text_of(self, chunk: JSON) -> Optional[str]:
+        """Give the text that is all there is to a chunk, with what stands around it at hand; None for another chunk."""
+        choices = chunk.get("choices")
+        choice = choices[0] if choices and len(choices) == 1 else None
+        if type(choice) is not dict:
+            return None
+        delta = choice.get("delta")
+        if type(delta) is not dict or len(delta) != 1:
+            return None
+        text = delta.get("content")
+        if type(text) is not str or type(chunk.get("created")) is not int or type(choice.get("index")) is not int:
+            return None
+        outer, inner = self._around
+        outer["choices"], inner["delta"] = choices, delta
+        if chunk == outer and choice == inner and [*chunk, *choice] == self._names:
+            return text
+        return text if self._frame(chunk, choice) else None
+
+    def _frame(self, chunk: JSON, choice: JSON) -> bool:
+        """Write what stands around the text of a chunk; tells whether it can be kept."""
+        values = {**chunk, **choice, "choices": None, "delta": None, "created": None, "index": None}.values()
+        if choice["index"] or not all(value is None or type(value) is str for value in values):
+            return False
+        self._around, self._names = ({**chunk}, {**choice}), [*chunk, *choice]
+        told = in_json({**chunk, "choices": [{**choice, "delta": {"content": ""}}]})
+        before, mark, behind = told.partition('"delta":{"content":""')
+        self._before, self._behind = f"data: {before}{mark[:-2]}", f"{behind}\n\n"
+        return True
+
+
 def events(parts: Iterable[JSON], *, with_usage: bool = True) -> Iterator[bytes]:
     """Speak as OpenAI: only an answer that reached its end says `[DONE]`; the usage is told if `with_usage`."""
+    chunks = Chunks()
     for part in parts:
         if not part:
             yield b""
         elif with_usage or part.get("choices"):
-            yield event(part)
+            yield chunks.event(part)
     yield b"data: [DONE]\n\n"
 
 

@@ -16,7 +16,7 @@ from . import JSON, Handler, Request, Response
 from ._dialect import Asked, Dialect, created
 from ._json import parsed
 from ._question import unpocketed
-from ._stream import event, told
+from ._stream import Chunks, told
 from ._vectors import embedded
 
 MODEL = ("id", "object", "created", "owned_by", "shutdown_date")
@@ -72,24 +72,31 @@ def _worded(choice: JSON) -> JSON:
 def speak(parts: Iterable[JSON], asked: JSON) -> Iterator[bytes]:
     """Speak the chunks; only an answer that reached its end says `[DONE]`."""
     with_usage = bool((asked.get("stream_options") or {}).get("include_usage"))
+    chunks = Chunks()
     for part in parts:
         if not part:
             yield b""
         elif part.get("choices"):
-            yield event(_chunk(part, with_usage=with_usage))
+            yield chunks.event(_chunk(part, with_usage=with_usage))
         elif with_usage:
-            yield event(part)
+            yield chunks.event(part)
     yield b"data: [DONE]\n\n"
 
 
 def _chunk(part: JSON, *, with_usage: bool) -> JSON:
     """Give a chunk as a client awaits it: all bear a usage of null, or none bears any."""
-    chunk = {**part, "usage": None}
-    if not with_usage:
-        del chunk["usage"]
-    if any("stop_sequence" in choice for choice in part["choices"]):
-        chunk["choices"] = [{k: v for k, v in choice.items() if k != "stop_sequence"} for choice in part["choices"]]
-    return chunk
+    if with_usage or "usage" in part:
+        part = {**part, "usage": None}
+        if not with_usage:
+            del part["usage"]
+    for choice in part["choices"]:
+        if "stop_sequence" in choice:
+            return {**part, "choices": [_bare(choice) for choice in part["choices"]]}
+    return part
+
+
+def _bare(choice: JSON) -> JSON:
+    return {name: value for name, value in choice.items() if name != "stop_sequence"}
 
 
 def listing(model: JSON) -> JSON:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import random
 from functools import partial
 from pathlib import Path
 
 import pytest
 
 from plugins import Response
-from plugins._stream import KEEP_ALIVE, begun, event, events, flowing, sse, whole
+from plugins._stream import KEEP_ALIVE, Chunks, begun, event, events, flowing, sse, whole
 from plugins._stream import told as in_words
 from providers import PAUSE, Gone, Trouble, UpstreamError
 
@@ -267,6 +268,49 @@ def test_a_pause_behind_a_part_that_is_not_told_is_an_empty_block():
         b"",
         event(part("b")) + DONE,
     ]
+
+
+# the frame that is kept
+
+TEXTS = ["", "a", " b", '"', "\\", "\n", "\x00\x7f", "\xe9", "\u2028", "\ud800", "\U0001f600", '"delta":{"content":""']
+ALIKE = [0, False, 0.0, -0.0, 1, True, 1.0, None, "", "x", [], {}]  # what equals its neighbour and is written otherwise
+
+
+def varied(rng, chunk):
+    """Change something about a chunk that is not its text, or its text as well."""
+    choice = chunk["choices"][0]
+    delta = choice["delta"]
+    outer, inner = {**chunk}, {**choice}
+    if rng.random() < 0.1:
+        outer[rng.choice(["id", "created", "model", "usage", "system_fingerprint", "delta"])] = rng.choice(ALIKE)
+    if rng.random() < 0.1:
+        inner[rng.choice(["index", "finish_reason", "logprobs", "choices", "created"])] = rng.choice(ALIKE)
+    if rng.random() < 0.1:
+        outer = dict(rng.sample(list(outer.items()), len(outer)))
+    if rng.random() < 0.1:
+        inner = dict(rng.sample(list(inner.items()), len(inner)))
+    if rng.random() < 0.1:
+        outer.pop(rng.choice(["id", "created", "model", "usage"]), None)
+    if rng.random() < 0.1:
+        delta = rng.choice([{}, None, {"content": None}, {"content": 1}, {"role": "assistant", "content": "a"}, "text"])
+    return {**outer, "choices": [{**inner, "delta": delta}] * rng.choice([1] * 9 + [0, 2])}
+
+
+def test_chunks_are_written_as_events_are_whatever_came_before_them():
+    rng = random.Random(17)
+    kept = 0
+    for _ in range(300):
+        first = {**part("a", created=1, usage=None), "choices": [{"index": 0, "delta": {}, "finish_reason": None}]}
+        chunks, chunk = Chunks(), first
+        for _ in range(20):
+            chunk = rng.choice([first, chunk]) if chunk["choices"] else first
+            said = {**chunk["choices"][0], "delta": {"content": rng.choice(TEXTS)}}
+            chunk = varied(rng, {**chunk, "choices": [said]})
+            before = json.dumps(chunk)
+            assert chunks.event(chunk) == event(chunk)
+            assert json.dumps(chunk) == before
+            kept += bool(chunks._around[0])
+    assert kept > 3000
 
 
 # whole answers

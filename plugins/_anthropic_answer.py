@@ -12,6 +12,7 @@ import re
 from typing import Any, Dict, Iterable, Iterator, List, NamedTuple, Optional
 
 from providers import Trouble, UpstreamError
+from providers._json import written as in_json
 
 from . import JSON, written
 from ._state import sealed
@@ -37,10 +38,21 @@ IMAGE = "[an image, which cannot be shown here]"
 TOO_LONG = "prompt is too long"  # by these words clients know that they have to shorten a conversation
 
 
+_NO_NAME = re.compile(r"[^\w.-]")
+#: the names in an event that is a piece of text and nothing else, and in its delta
+_PIECE, _OF_TEXT = ["type", "index", "delta"], ["type", "text"]
+
+
 def spelled(event: JSON) -> bytes:
-    """Write an event."""
-    name = re.sub(r"[^\w.-]", "", str(event.get("type")))
-    return b"event: %s\ndata: %s\n\n" % (name.encode(), written(event))
+    """Write an event; a piece of text, which nearly every one is, as `written` would, but for the detours."""
+    kind, delta = event.get("type"), event.get("delta")
+    if kind == "content_block_delta" and type(delta) is dict and [*event] == _PIECE and [*delta] == _OF_TEXT:
+        index, text = event["index"], delta["text"]
+        if delta["type"] == "text_delta" and type(text) is str and type(index) is int:
+            told = f'{{"type":"text_delta","text":{in_json(text)}}}'
+            data = f'{{"type":"content_block_delta","index":{index},"delta":{told}}}'
+            return f"event: content_block_delta\ndata: {data}\n\n".encode()
+    return b"event: %s\ndata: %s\n\n" % (_NO_NAME.sub("", str(kind)).encode(), written(event))
 
 
 # troubles

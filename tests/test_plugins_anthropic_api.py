@@ -11,8 +11,8 @@ import pytest
 from conversations import CONVERSATIONS, MODELS, TOOLS, message, result, user, wish
 from dialects import own
 from dialects.anthropic import Anthropic, added_up, events_of
-from plugins import Request
-from plugins._anthropic_answer import PING, answer, error_of, events, speak
+from plugins import Request, written
+from plugins._anthropic_answer import PING, answer, error_of, events, speak, spelled
 from plugins._anthropic_question import COUNT, MESSAGES, question
 from plugins._state import opened, sealed
 from plugins.anthropic_api import AnthropicAPI, own_path, page_of
@@ -1038,3 +1038,24 @@ def test_a_token_is_looked_for_where_anthropics_clients_put_their_key(house):
         for headers in ({"x-api-key": token}, {"Authorization": f"Bearer {token}"}):
             heard = one.ask("POST", "/llm/v1/messages", {**ASKED, "model": "echo/echo"}, headers)
             assert (heard.status, heard.json.get("error", {}).get("type")) == told, heard.text
+
+
+def test_a_piece_of_text_is_written_as_any_other_event():
+    def delta(text, index=0, kind="text_delta", **more):
+        return {"type": "content_block_delta", "index": index, "delta": {"type": kind, "text": text, **more}}
+
+    texts = ["", "a", '"', "\\n", "\n", "\x00\x7f", "\xe9", "\u2028", "\ud800", "\U0001f600"]
+    others = [
+        *(delta("a", index) for index in (1, 127, -1, 10**30, True, 0.0, None, "0", [])),
+        *(delta(text) for text in (None, 1, ["a"], {})),
+        delta("a", kind="thinking_delta"),
+        delta("a", more=None),
+        {**delta("a"), "more": 1},
+        {**delta("a"), "type": "content_block_start"},
+        {"index": 0, **delta("a")},
+        {**delta("a"), "delta": {"text": "a", "type": "text_delta"}},
+        {**delta("a"), "delta": None},
+        {**delta("a"), "delta": "text"},
+    ]
+    for event in [delta(text) for text in texts] + others:
+        assert spelled(event) == b"event: %s\ndata: %s\n\n" % (event["type"].encode(), written(event))

@@ -66,7 +66,9 @@ def continued(ask: Callable[[str], Events], most: int = CONTINUATIONS) -> Events
             for event in events:
                 token = _token(event) or token
                 ends = ends or _finish(event) == "CONTINUATION"
-                usage = _sum(spent, event["usageMetadata"]) if event.get("usageMetadata") else usage
+                told = event.get("usageMetadata")
+                if told:
+                    usage = _sum(spent, told) if spent else told
                 goes_on = ends and left > 0 and token not in ("", asked)
                 yield _passed(event, usage, goes_on) if event else PAUSE
         if not ends or token in ("", asked):
@@ -75,7 +77,7 @@ def continued(ask: Callable[[str], Events], most: int = CONTINUATIONS) -> Events
 
 
 def _first(event: JSON) -> JSON:
-    return next(iter(event.get("candidates") or ()), {})
+    return (event.get("candidates") or ({},))[0]
 
 
 def _token(event: JSON) -> str:
@@ -124,7 +126,8 @@ class Spoken:
         """Give the deltas of what is new."""
         self._end = candidate.get("finishReason") or self._end
         self._why = candidate.get("finishMessage") or self._why
-        self.logprobs += logprobs_of(candidate.get("logprobsResult") or {})
+        if candidate.get("logprobsResult"):
+            self.logprobs += logprobs_of(candidate["logprobsResult"])
         for part in (candidate.get("content") or {}).get("parts") or ():
             delta = self._delta(part)
             if delta:
@@ -197,8 +200,12 @@ class Heard:
         if self.head is None:
             version = bare(str(event.get("modelVersion") or self.model))
             self.head = _canonical.Chunks(str(event.get("responseId") or ""), f"{self.name}/{version}")
-        self.usage = usage_of(event["usageMetadata"]) if event.get("usageMetadata") else self.usage
-        for candidate in [{}, *candidates_of(event)]:  # the first speaks up as soon as anything is heard
+        if event.get("usageMetadata"):
+            self.usage = usage_of(event["usageMetadata"])
+        candidates = candidates_of(event)
+        if not self.speakers:
+            candidates.insert(0, {})  # the first speaks up as soon as anything is heard
+        for candidate in candidates:
             index = int(candidate.get("index") or 0)
             if index not in self.speakers:
                 self.speakers[index] = Spoken(index, self.name, self.model)
@@ -258,14 +265,15 @@ def _token_of(candidate: JSON) -> JSON:
 def usage_of(metadata: JSON) -> JSON:
     """Translate `usageMetadata`: thoughts are part of the answer, results of hosted tools part of the prompt."""
 
-    def count(*kinds: str) -> int:
-        return sum(int(metadata.get(f"{kind}TokenCount") or 0) for kind in kinds)
+    def count(kind: str) -> int:
+        return int(metadata.get(f"{kind}TokenCount") or 0)
 
+    thoughts = count("thoughts")
     return _canonical.usage(
-        count("prompt", "toolUsePrompt"),
-        count("candidates", "thoughts"),
+        count("prompt") + count("toolUsePrompt"),
+        count("candidates") + thoughts,
         cached=count("cachedContent"),
-        reasoning=count("thoughts") if "thoughtsTokenCount" in metadata else None,
+        reasoning=thoughts if "thoughtsTokenCount" in metadata else None,
     )
 
 

@@ -11,7 +11,7 @@ import time
 from functools import partial
 from typing import Any, Callable, Dict, Generator, Iterable, Iterator, List, Mapping, NamedTuple, Set
 
-from . import JSON, PAUSE, Parts, UpstreamError, _canonical, _events
+from . import JSON, PAUSE, Parts, UpstreamError, _canonical, _events, _json
 
 #: what stands behind the events of a stream that said `[DONE]`
 DONE: JSON = {"object": "done"}
@@ -99,9 +99,80 @@ def events(blocks: Iterable[bytes]) -> Generator[JSON, None, None]:
             tail = (tail + block)[-64:]
             yield block
 
-    yield from _events.sse(watched())
+    yield from _events.sse(watched(), Alike().read)
     if re.search(rb"^data: ?\[DONE\]", tail, re.MULTILINE):
         yield DONE
+
+
+#: values that no two readers of them can spoil for one another
+_SIMPLE = (str, int, float, bool, type(None))
+#: the names of the two, in the letters of a chunk; within a text the quotes would have a backslash before them
+_NAMED = re.compile(r'"(content|obfuscation)"[ \t\r\n]*:[ \t\r\n]*')
+
+
+class Alike:
+    """Reads the chunks of one stream.
+
+    Nearly every chunk differs from the one before in its text alone, and in the noise with which OpenAI hides how long
+    the text is. Where all that stands around these two is, letter by letter, what stood there before, only they are
+    read: what comes out is what reading all of it would have given.
+    """
+
+    def __init__(self, most: int = 64) -> None:
+        self._most = most  # of frames to try: there are streams whose chunks are never alike
+        self._around: List[str] = []  # what stands before each text, up to its quote and with it
+        self._behind = ""
+        self._event: JSON = {}
+        self._choice: JSON = {}
+        self._delta: JSON = {}
+
+    def read(self, data: str) -> JSON:
+        """Read one event."""
+        texts, at = [], 0
+        for before in self._around:
+            if not data.startswith(before, at):
+                return self._anew(data)
+            try:
+                text, at = _json.PLAIN.raw_decode(data, at + len(before) - 1)
+            except ValueError:
+                return self._anew(data)
+            texts.append(text)
+        if not texts or data[at:] != self._behind:
+            return self._anew(data)
+        event = {**self._event, "choices": [{**self._choice, "delta": {**self._delta, "content": texts[0]}}]}
+        if len(texts) > 1:
+            event["obfuscation"] = texts[1]
+        return event
+
+    def _anew(self, data: str) -> JSON:
+        """Read all of an event, and remember what stands around its text, if it has one."""
+        event = _events.parsed(data)
+        choices = event.get("choices")
+        choice = choices[0] if isinstance(choices, list) and len(choices) == 1 else None
+        delta = choice.get("delta") if isinstance(choice, dict) else None
+        if self._most and isinstance(choice, dict) and isinstance(delta, dict):
+            self._frame(data, {**event, "choices": None}, {**choice, "delta": None}, {**delta})
+        return event
+
+    def _frame(self, data: str, event: JSON, choice: JSON, delta: JSON) -> None:
+        """Remember what stands around the texts, if they are the only ones of their names, and nothing else varies."""
+        texts = [("content", delta)] + ([("obfuscation", event)] if "obfuscation" in event else [])
+        found = list(_NAMED.finditer(data))
+        values = [value for one in (event, choice, delta) for value in one.values()]
+        if [name for name, _ in texts] != [one.group(1) for one in found]:
+            return
+        if not all(isinstance(holder.get(name), str) for name, holder in texts):
+            return
+        if not all(isinstance(value, _SIMPLE) for value in values):
+            return
+        around, at = [], 0
+        for one in found:
+            around.append(data[at : one.end() + 1])
+            _, at = _json.PLAIN.raw_decode(data, one.end())
+        self._most -= 1
+        if "\\" not in "".join([*around, data[at:]]):  # a name may be spelled with escapes, and then be twice the same
+            self._event, self._choice, self._delta = event, choice, delta
+            self._around, self._behind = around, data[at:]
 
 
 class _Told:

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import json
+import random
 import time
 from pathlib import Path
 
 import pytest
 
-from providers import PAUSE, Call, Pocket, Scope, UpstreamError, _openai
+from providers import PAUSE, Call, Pocket, Scope, UpstreamError, _events, _openai
 from providers.openai import RESPONSES_MODELS, OpenAI, giving_way, official, question, thinks_aloud
 from strict import openai as strict
 from strict.openai import folded
@@ -599,6 +600,94 @@ def test_a_stream_that_says_it_is_done_is_no_truncated_one(step):
         heard(*_openai.events([sse(chunk({"content": "[DONE]"}), end=b"")]))
     with pytest.raises(UpstreamError, match="broke off"):
         heard(*_openai.events([sse()]))
+
+
+def outcome(read, data):
+    """Give what a text is read as, names in order and kinds of numbers and all; or the trouble with it."""
+    try:
+        return repr(read(data))
+    except UpstreamError as error:
+        return error.message
+
+
+#: what may happen to the letters of a chunk: most of it spoils them, or says the same by other letters
+SPOILED = [
+    ('"content"', '"c\\u006fntent"'),
+    ('"content":', '"content" :'),
+    ('"content":', '"content":  '),
+    ('"content":', '"content":"x","content":'),
+    ('"delta":{"content"', '"content":"x","delta":{"c\\u006fntent"'),
+    ('"content":"', '"content":"\\'),
+    ('"content":"', '"content":["'),
+    ('"finish', '"content":"x","finish'),
+    ('"finish', '"c\\u006fntent":"x","finish'),
+    ('"usage"', '"content":"x","usage"'),
+    ('"usage":null', '"usage":{}'),
+    ('"usage":null', '"usage":[]'),
+    ('"index":0', '"index":false'),
+    ('"index":0', '"index":0.0'),
+    ('"created":1', '"created":2'),
+    ('"obfuscation"', '"obfuscati\\u006fn"'),
+    ("{", "{ "),
+    ("}}", "}"),
+    ("}", "}}"),
+    ("null", "nul"),
+    ('"}', "}"),
+    (',"', ',"obfuscation":"x","'),
+    ('":"', '":{"a":"'),
+]
+
+
+def test_chunks_are_read_as_events_are_whatever_came_before_them():
+    rng = random.Random(19)
+    texts = [
+        '""',
+        '"a"',
+        '" \\n\\"\\\\"',
+        '"\xe9\\ud83d\\ude00\\ud800"',
+        '"\\"content\\":\\"x"',
+        "null",
+        "1",
+        '"a',
+        '"\t"',
+        "[[",
+        "{}",
+    ]
+    kept = 0
+    for _ in range(400):
+        alike = _openai.Alike()
+        noise, spoiled = rng.random() < 0.5, rng.sample(SPOILED, rng.choice([0, 0, 1, 2, 3]))
+        for _ in range(12):
+            text = rng.choice(texts[:5]) if rng.random() < 0.9 else rng.choice(texts)
+            choice = f'{{"index":0,"delta":{{"content":{text}}},"finish_reason":null}}'
+            data = f'{{"id":"c","created":1,"choices":[{choice}],"usage":null'
+            data += f',"obfuscation":"{"x" * rng.randrange(9)}"}}' if noise else "}"
+            for old, new in spoiled + rng.sample(SPOILED, rng.choice([0] * 8 + [1, 2])):
+                data = data.replace(old, new, 1)
+            assert outcome(alike.read, data) == outcome(_events.parsed, data)
+            kept += data.startswith(alike._around[0]) if alike._around else 0
+    assert kept > 1000
+
+
+@pytest.mark.parametrize("more", [{"obfuscation": "x"}, {"usage": {"a": 1}}, {"new": [1]}])
+def test_what_becomes_of_one_chunk_does_not_show_in_the_next(more):
+    alike = _openai.Alike()
+    data = json.dumps({**chunk({"role": "assistant", "content": "a"}), **more}, separators=(",", ":"))
+    for _ in range(3):
+        event = alike.read(data)
+        assert json.dumps(event, separators=(",", ":")) == data
+        choices = event.pop("choices")
+        for one in (choices[0]["delta"], choices[0], choices, *event.values(), event):
+            if isinstance(one, (dict, list)):
+                one.clear()
+
+
+def test_a_stream_whose_chunks_are_never_alike_is_not_compared_for_ever():
+    alike = _openai.Alike(most=3)
+    for at in range(9):
+        data = json.dumps({**chunk({"content": "a"}), "created": at})
+        assert alike.read(data) == json.loads(data)
+    assert '"created": 2' in alike._around[0]
 
 
 @pytest.mark.parametrize(

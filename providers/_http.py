@@ -6,10 +6,12 @@ two readers could disagree about where a message ends, for there one request bec
 
 from __future__ import annotations
 
+import functools
 import re
-from typing import Callable, Dict, Iterable, List, NamedTuple, Optional, Sequence, Tuple, Union
+from typing import Callable, Dict, FrozenSet, Iterable, List, NamedTuple, Optional, Sequence, Tuple, Union
 
 Pairs = List[Tuple[str, str]]
+Line = Tuple[str, str, str]  # of a head: a field's name, its value, and its name in lower case
 
 CHUNKED = -1  # a body's length: told chunk by chunk
 UNTIL_CLOSE = -2  # a body's length: an answer that ends with its connection
@@ -17,13 +19,22 @@ UNTIL_CLOSE = -2  # a body's length: an answer that ends with its connection
 LARGEST_HEAD = 64 * 1024
 LONGEST_LINE = 16 * 1024
 MOST_FIELDS = 128
+USUAL = 256  # bytes of a line that may be one of those that are sent again and again
+USUAL = 256  # bytes of a line that may be one of those that are sent again and again
+USUAL = 256  # bytes of a line that may be one of those that are sent again and again
+USUAL = 256  # bytes of a line that may be one of those that are sent again and again
 
 _TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 _REQUEST_LINE = re.compile(rb"(" + _TOKEN + rb") ([\x21-\x7e]+) HTTP/([0-9])\.([0-9])")
 _STATUS_LINE = re.compile(rb"HTTP/1\.([0-9]) ([1-5][0-9][0-9])(?: ([\t\x20-\x7e\x80-\xff]*))?")
 _FIELD = re.compile(rb"(" + _TOKEN + rb"):([\t\x20-\x7e\x80-\xff]*)")
+_CREDENTIAL = re.compile(rb"[^:]*(?:auth|key|cookie|token|secret)", re.IGNORECASE)
+_CREDENTIAL = re.compile(rb"[^:]*(?:auth|key|cookie|token|secret)", re.IGNORECASE)
+_CREDENTIAL = re.compile(rb"[^:]*(?:auth|key|cookie|token|secret)", re.IGNORECASE)
+_CREDENTIAL = re.compile(rb"[^:]*(?:auth|key|cookie|token|secret)", re.IGNORECASE)
 _LENGTH = re.compile(r"[0-9]{1,18}", re.ASCII)
 _CHUNK = re.compile(rb"([0-9A-Fa-f]{1,15})(?:[ \t]*;[\t\x20-\x7e\x80-\xff]*)?")
+_PLAIN_CHUNK = re.compile(rb"([1-9A-Fa-f][0-9A-Fa-f]{0,7})\r\n")
 
 #: fields that speak of one connection only, and never travel further
 HOP_BY_HOP = frozenset(
@@ -58,22 +69,41 @@ class BadMessage(ValueError):  # noqa: N818  (the message is bad, not the progra
 class Fields:
     """The header fields of one message: in order as they came, looked up by lower-case name."""
 
-    __slots__ = ("_found", "pairs")
+    __slots__ = ("_first", "lines")
 
     def __init__(self, pairs: Iterable[Tuple[str, str]]) -> None:
-        self.pairs: Pairs = list(pairs)
-        self._found: Dict[str, List[str]] = {}
-        for name, value in self.pairs:
-            self._found.setdefault(name.lower(), []).append(value)
+        self.read([(name, value, name.lower()) for name, value in pairs])
+
+    @classmethod
+    def of(cls, lines: List[Line]) -> Fields:
+        """Make them of what was read."""
+        fields = cls.__new__(cls)
+        fields.read(lines)
+        return fields
+
+    def read(self, lines: List[Line]) -> None:
+        """Take these in place of what was there."""
+        self.lines = lines
+        self._first: Dict[str, str] = {lower: value for _, value, lower in lines}
+        if len(self._first) < len(lines):  # some came twice
+            self._first = {lower: value for _, value, lower in reversed(lines)}
+
+    @property
+    def pairs(self) -> Pairs:
+        """Give names and values in order as they came."""
+        return [(name, value) for name, value, _ in self.lines]
 
     def get(self, name: str, default: str = "") -> str:
         """Give the first value of a field."""
-        values = self._found.get(name)
-        return values[0] if values else default
+        return self._first.get(name, default)
 
     def all(self, name: str) -> Sequence[str]:
         """Give every value of a field, one a line as they came."""
-        return self._found.get(name, ())
+        if name not in self._first:
+            return ()
+        if len(self._first) == len(self.lines):
+            return (self._first[name],)
+        return [value for _, value, lower in self.lines if lower == name]
 
     def listed(self, name: str) -> List[str]:
         """Give the members of a field that is a comma list, over all its lines, in lower case."""
@@ -81,10 +111,13 @@ class Fields:
 
     def first(self) -> Dict[str, str]:
         """Give the first value of each field by lower-case name."""
-        return {name: values[0] for name, values in self._found.items()}
+        return dict(self._first)
 
     def __contains__(self, name: str) -> bool:
-        return name in self._found
+        return name in self._first
+
+
+NONE = Fields(())
 
 
 class RequestHead(NamedTuple):
@@ -111,6 +144,8 @@ def head_end(data: bytes) -> int:
     Raises BadMessage for a line that does not end in CRLF and for a head that is too large.
     """
     end = data.find(b"\r\n\r\n", 0, LARGEST_HEAD)
+    if 0 <= end < LONGEST_LINE:
+        return end + 4
     if end < 0 and _has_lone_end(data[:LARGEST_HEAD]):
         raise BadMessage("a line of the head does not end in CRLF")
     if _is_long(data, data.find(b"\r\n")):
@@ -135,44 +170,77 @@ def _has_lone_end(data: Union[bytes, bytearray]) -> bool:
 
 def request_head(head: bytes) -> RequestHead:
     """Read the head of a request, its empty line included; raises BadMessage."""
-    first, _, rest = head.partition(b"\r\n")
+    first, *lines = head[:-4].split(b"\r\n")
     if len(first) > LONGEST_LINE:
         raise BadMessage("the request line is too long", 414)
-    match = _REQUEST_LINE.fullmatch(first)
+    method, target, minor = _first_line(first) if b"?" in first else _usual_first_line(first)
+    fields = Fields.of(_lines(lines))
+    if len(fields.all("host")) != 1 and (minor or "host" in fields):
+        raise BadMessage("a request has exactly one Host")
+    return RequestHead(method, target, minor, fields)
+
+
+def _first_line(line: bytes) -> Tuple[str, str, int]:
+    """Read a request line: method, target, and the minor version; raises BadMessage."""
+    match = _REQUEST_LINE.fullmatch(line)
     if not match:
         raise BadMessage("the request line is malformed")
     method, target, major, minor = match.groups()
     if major != b"1":
         raise BadMessage("only HTTP/1.1 and 1.0 are spoken here", 505)
-    fields = Fields(_pairs(rest))
-    hosts = fields.all("host")
-    if len(hosts) > 1 or (minor != b"0" and not hosts):
-        raise BadMessage("a request has exactly one Host")
-    return RequestHead(method.decode(), target.decode(), int(minor), fields)
+    return method.decode(), target.decode(), int(minor)
+
+
+_usual_first_line = functools.lru_cache(maxsize=256)(_first_line)  # a query may hold a key, which is not to be kept
 
 
 def response_head(head: bytes) -> ResponseHead:
     """Read the head of an answer, its empty line included; raises BadMessage."""
-    first, _, rest = head.partition(b"\r\n")
+    first, *lines = head[:-4].split(b"\r\n")
     match = _STATUS_LINE.fullmatch(first)
     if not match:
         raise BadMessage("the status line is malformed")
     minor, status, reason = match.groups()
-    return ResponseHead(int(status), (reason or b"").decode("latin-1"), int(minor), Fields(_pairs(rest)))
+    return ResponseHead(int(status), (reason or b"").decode("latin-1"), int(minor), Fields.of(_lines(lines)))
 
 
-def _pairs(lines: bytes) -> Pairs:
-    """Read the field lines of a head or of trailers, up to their empty line."""
-    found: Pairs = []
-    for line in lines[:-4].split(b"\r\n") if len(lines) > 2 else ():
-        if len(line) > LONGEST_LINE or len(found) >= MOST_FIELDS:
-            raise BadMessage("too many header fields, or one too long", 431)
-        match = _FIELD.fullmatch(line)
-        if not match:
-            raise BadMessage("a header field is malformed")
-        name, value = match.groups()
-        found.append((name.decode(), value.strip(b" \t").decode("latin-1")))
+def _lines(lines: List[bytes]) -> List[Line]:
+    """Read the field lines of a head."""
+    if len(lines) > MOST_FIELDS:
+        raise BadMessage("too many header fields, or one too long", 431)
+    found: List[Line] = []
+    for line in lines:
+        try:
+            found.append(_usual(line))
+        except _Unusual:
+            found.append(_line(line))
     return found
+
+
+class _Unusual(Exception):  # noqa: N818
+    """A line that is not to be remembered."""
+
+
+@functools.lru_cache(maxsize=1024)
+def _usual(line: bytes) -> Line:
+    """Read a line of those that are sent again and again: most are, word for word, by all messages of a program.
+
+    Raises _Unusual for one that is long, and for credentials: they are not kept for longer than they are needed.
+    """
+    if len(line) > USUAL or _CREDENTIAL.match(line):
+        raise _Unusual
+    return _line(line)
+
+
+def _line(line: bytes) -> Line:
+    """Read one field line; raises BadMessage."""
+    if len(line) > LONGEST_LINE:
+        raise BadMessage("too many header fields, or one too long", 431)
+    match = _FIELD.fullmatch(line)
+    if not match:
+        raise BadMessage("a header field is malformed")
+    name = match.group(1).decode()
+    return name, match.group(2).strip(b" \t").decode("latin-1"), name.lower()
 
 
 def request_length(head: RequestHead) -> int:
@@ -207,13 +275,19 @@ def _length(values: Sequence[str]) -> int:
 
 def stays_open(minor: int, fields: Fields) -> bool:
     """Tell whether the sender of this head keeps the connection for another message."""
-    return minor > 0 and "close" not in fields.listed("connection")
+    return minor > 0 and ("connection" not in fields or "close" not in fields.listed("connection"))
 
 
-def end_to_end(fields: Fields, also: Iterable[str] = ()) -> Pairs:
+def end_to_end(fields: Fields, also: Tuple[str, ...] = ()) -> Pairs:
     """Give the fields that travel on: neither hop-by-hop, nor named by Connection, nor in `also`."""
-    dropped = HOP_BY_HOP.union(also, set(fields.listed("connection")) - MEANING)
-    return [(name, value) for name, value in fields.pairs if name.lower() not in dropped]
+    dropped = _dropped(also, tuple(fields.all("connection")))
+    return [(name, value) for name, value, lower in fields.lines if lower not in dropped]
+
+
+@functools.lru_cache(maxsize=256)
+def _dropped(also: Tuple[str, ...], connection: Tuple[str, ...]) -> FrozenSet[str]:
+    named = Fields([("connection", line) for line in connection]).listed("connection")
+    return HOP_BY_HOP.union(also, set(named) - MEANING)
 
 
 class Dechunker:
@@ -240,10 +314,27 @@ class Dechunker:
     def feed(self, data: bytes) -> List[bytes]:
         """Take more bytes in and give the payload they held; raises BadMessage."""
         out: List[bytes] = []
+        if not self._buffer and self._state == self._size:
+            data = self._whole_chunks(data, out)
         self._buffer += data
         while not self.done and self._state(out):
             pass
         return out
+
+    def _whole_chunks(self, data: bytes, out: List[bytes]) -> bytes:
+        """Take off the chunks that are all there and as plain as nearly all are; gives what comes behind them."""
+        at = 0
+        plain = _PLAIN_CHUNK.match(data)
+        while plain:
+            begin = plain.end()
+            end = begin + int(plain.group(1), 16)
+            if data[end : end + 2] != b"\r\n":
+                break
+            out.append(data[begin:end])
+            self.declared += end - begin
+            at = end + 2
+            plain = _PLAIN_CHUNK.match(data, at)
+        return data[at:]
 
     def _take(self, size: int) -> bytes:
         piece = bytes(self._buffer[:size])

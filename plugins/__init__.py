@@ -2,15 +2,34 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
-from typing import Any, Callable, ClassVar, Dict, Iterable, List, Mapping, Optional, Tuple, Union
+import re
+from typing import (
+    Any,
+    Callable,
+    ClassVar,
+    Dict,
+    Generator,
+    Iterable,
+    List,
+    Mapping,
+    Optional,
+    Tuple,
+    TypeVar,
+    Union,
+    cast,
+)
 
-from providers import Call, Options, Parts, Provider, Scope, Trouble, UpstreamError
+from providers import Aside, Call, Gone, Options, Parts, Provider, Scope, Trouble, UpstreamError
 from providers._http import Fields
 from providers._json import written as in_json
 
 VERSION = "0.1.0"
 JSON = Dict[str, Any]
+T = TypeVar("T")
+Waiting = Generator[Any, None, T]  # whatever it yields, it is a pause: see `Scope.waiting`
+_UNFIT = re.compile(r"[^\x20-\x7e]|,")  # for a member of a comma list in a header
 MOST_WARNINGS = 32  # told in one header
 Headers = Union[Mapping[str, str], Iterable[Tuple[str, str]]]
 
@@ -18,7 +37,8 @@ Headers = Union[Mapping[str, str], Iterable[Tuple[str, str]]]
 class Request:
     """What a client asks, as HTTP; `path` and `query` are as they were sent, nothing decoded.
 
-    `body()` reads the body when it is first called, within the server's limits, or raises Refusal.
+    `body()` reads the body when it is first called, within the server's limits, or raises Refusal; `arriving` does so
+    in pauses, and the house has it done before a handler that must not block is called.
     Plugins write what they learn: `user`, and what the log line is to tell in `notes`.
     """
 
@@ -28,7 +48,7 @@ class Request:
         target: str,
         fields: Fields,
         address: str = "",
-        read: Callable[[], bytes] = bytes,
+        read: Union[bytes, Callable[[], Waiting[bytes]]] = b"",
         scope: Optional[Scope] = None,
         local: str = "",
     ) -> None:
@@ -45,13 +65,22 @@ class Request:
         self.key_headers: Tuple[str, ...] = ()  # where its route's dialect puts its key
         self.notes: JSON = {}
         self._read = read
-        self._body: Optional[bytes] = None
+
+    @property
+    def is_here(self) -> bool:
+        """Tell whether the whole body has come."""
+        return isinstance(self._read, bytes)
 
     def body(self) -> bytes:
         """Give the whole body."""
-        if self._body is None:
-            self._body = self._read()
-        return self._body
+        for _ in () if isinstance(self._read, bytes) else self.arriving():
+            pass
+        return cast(bytes, self._read)
+
+    def arriving(self) -> Waiting[None]:
+        """Read the whole body; yields at each pause."""
+        if not isinstance(self._read, bytes):
+            self._read = yield from self._read()
 
     def json(self) -> bytes:
         """Give the body of a request that says it is JSON; a browser needs leave to send that to a stranger."""
@@ -79,7 +108,7 @@ class Request:
 
 def _plain(text: str, most: int) -> str:
     """Spell a text, which may be a stranger's, so that it can stand in a header's comma list."""
-    return "".join(letter if " " <= letter <= "~" and letter != "," else "?" for letter in text[:most])
+    return _UNFIT.sub("?", text[:most])
 
 
 def written(document: Any) -> bytes:
@@ -98,12 +127,81 @@ class Response:
 
     An empty block of an iterable body is a pause: what came before is sent at once. An exception from
     it cuts the connection, so that a body which broke off never looks whole.
+
+    A response may be *late*: what it is will be known when a generator that pauses where it waits has returned. So
+    no handler keeps anybody waiting. Who looks at one before that waits for it there and then; `then` does not look.
     """
+
+    _work: Optional[Waiting[Response]] = None  # what a late one will be
+    _rescue: Optional[Callable[[Exception, Request], Response]] = None
 
     def __init__(self, status: int = 200, headers: Headers = (), body: Union[bytes, Iterable[bytes]] = b"") -> None:
         self.status = status
-        self.headers: List[Tuple[str, str]] = list(headers.items() if isinstance(headers, Mapping) else headers)
+        self.headers: List[Tuple[str, str]] = list(headers.items() if hasattr(headers, "items") else headers)
         self.body = body
+
+    @classmethod
+    def late(cls, work: Waiting[Response]) -> Response:
+        """Promise what `work` returns."""
+        response = cls.__new__(cls)
+        response.__dict__.update(_work=work, _changes=[])
+        return response
+
+    @classmethod
+    def aside(cls, scope: Scope, make: Callable[[], Response], *, stays: bool = False) -> Response:
+        """Promise what `make` gives, and call it where it does no harm to block."""
+
+        def made() -> Waiting[Response]:
+            yield from scope.aside(Aside(stays=stays))
+            return make()
+
+        return cls.late(made())
+
+    @property
+    def is_late(self) -> bool:
+        """Tell whether it is not known yet."""
+        return self._work is not None
+
+    def then(self, change: Callable[[Response], None]) -> Response:
+        """Have this changed once it is known, by what does not fail."""
+        if self._work is None:
+            change(self)
+        else:
+            self._changes.append(change)
+        return self
+
+    def rescued(self, rescue: Callable[[Exception, Request], Response], request: Request) -> Response:
+        """Have another take the place of a late one that turns out to be an exception; the first who says so is asked.
+
+        What it gives is changed as the other would have been.
+        """
+        if self._work is not None and self._rescue is None:
+            self._rescue, self._request = rescue, request
+        return self
+
+    def awaited(self) -> Waiting[Response]:
+        """Give this once it is known; yields at each pause."""
+        if self._work is not None:
+            try:
+                found = yield from self._work
+                if found.is_late:
+                    yield from found.awaited()
+            except Exception as error:
+                if self._rescue is None or isinstance(error, Gone):
+                    raise
+                found = self._rescue(error, self._request)
+            self.status, self.headers, self.body = found.status, found.headers, found.body
+            self._work = None
+            for change in self._changes:
+                change(self)
+        return self
+
+    def __getattr__(self, name: str) -> Any:
+        if self._work is None or name not in ("status", "headers", "body"):
+            raise AttributeError(name)
+        for _ in self.awaited():
+            pass
+        return self.__dict__[name]
 
     @classmethod
     def of(cls, document: Any, status: int = 200, headers: Headers = ()) -> Response:
@@ -111,6 +209,26 @@ class Response:
         response = cls(status, headers, written(document))
         response.headers.append(("Content-Type", "application/json"))
         return response
+
+
+def late(handler: Callable[..., Waiting[Response]]) -> Callable[..., Response]:
+    """Make a handler of a generator function that pauses wherever it waits."""
+
+    @functools.wraps(handler)
+    def promised(*args: Any, **more: Any) -> Response:
+        return Response.late(handler(*args, **more))
+
+    return promised
+
+
+def aside(handler: Callable[..., Response]) -> Callable[..., Response]:
+    """Have a plugin's method that blocks called where that does no harm; its first argument is the request."""
+
+    @functools.wraps(handler)
+    def promised(self: Plugin, request: Request, *args: Any) -> Response:
+        return Response.aside(request.scope, functools.partial(handler, self, request, *args))
+
+    return promised
 
 
 class Refusal(Trouble):
@@ -130,11 +248,15 @@ class Plugin:
 
     `order` says how far out it stands: 0-19 watch, 20-39 guard, 40-59 shape, 60-99 serve. `upstream`
     has a provider's face: one, or all of them. A file in this folder holds one subclass.
+
+    `blocks` tells whether what it does may block (sleep, read a file, look at what `inner` gives): then a thread does
+    it. Without that it must come back at once, from a handler with a late response.
     """
 
     options: ClassVar[Options] = {}
     commands: ClassVar[Commands] = {}  # what `llmproxy.py NAME` does, whether the plugin is enabled or not
     order = 50
+    blocks = True
     authenticates = False  # whether it asks every client who it is
     public = False  # whether its routes are there for everybody, token or none
     key_headers: Tuple[str, ...] = ()  # where its dialect's clients put their key, in lower case

@@ -13,7 +13,7 @@ from typing import Any, Callable, ClassVar, Dict, Iterable, Iterator, List, Mapp
 from providers import Call, Options, Pocket, Provider, Trouble, UpstreamError, _json
 from providers._transport import STUMBLES
 
-from . import JSON, Plugin, Request, Response
+from . import JSON, Plugin, Request, Response, Waiting
 from ._json import shown
 from ._question import CHAT, checked
 from ._stream import KEEP_ALIVE, begun, flowing, sse, whole
@@ -40,6 +40,7 @@ class Dialect(Plugin):
         "heartbeat": (15.0, "Seconds of an upstream's silence after which a stream says that it is alive."),
     }
     order = 60
+    blocks = False
     life = KEEP_ALIVE  # what a stream says in a silence; empty where clients would break on it
 
     def __init__(self, options: Mapping[str, Any], upstream: Provider) -> None:
@@ -77,7 +78,7 @@ class Dialect(Plugin):
         *,
         spelled: Optional[Callable[[JSON], bytes]] = None,
         failed: Optional[Callable[[Trouble], bytes]] = None,
-    ) -> Response:
+    ) -> Waiting[Response]:
         """Have a chat answered: `answer` words a whole `chat.completion`, `speak` the parts of a stream.
 
         `speak` gives empty bytes for an empty part, and what ends a good stream at the end. `spelled` and `failed`
@@ -86,12 +87,12 @@ class Dialect(Plugin):
         call = self.call(request, asked)
         parts = self.upstream.chat(call)
         if call.streams:
-            stream = begun(parts, self.heartbeat)
+            stream = yield from begun(parts, self.heartbeat)
             in_words = partial(self._spoken, speak, spelled or self.spelled)
             body = flowing(stream, in_words, failed or self.failed, self.heartbeat, request.notes, life=self.life)
             response = self.streamed(body)
         else:
-            completion = whole(parts)
+            completion = yield from whole(parts)
             request.notes["usage"] = completion.get("usage")
             own = completion.get(f"_{self.dialect}")
             with reading():

@@ -28,7 +28,10 @@ SERVER: Options = {
     "ca_file": ("", "PEM file of the root certificates to trust, as SSL_CERT_FILE."),
     "reload": (False, "Bring up a new version when the config, a provider or a plugin changes; SIGHUP always does."),
     "drain": (10.0, "Seconds that open answers have to finish after SIGTERM or Ctrl-C."),
-    "threads": (1024, "Requests worked on at the same time; one more is told 503."),
+    "threads": (
+        1024,
+        "Threads for what may block, like programs and modules of your own; one request more is told 503.",
+    ),
     "max_connections": (10000, "Connections held open at the same time; one more is told 503."),
     "max_body": (32 * 1024 * 1024, "Bytes a request's body may have."),
     "head_timeout": (10.0, "Seconds a client may take to say what it wants."),

@@ -11,7 +11,7 @@ from typing import Callable, Generator, Iterable, Iterator, List, NamedTuple, Op
 from providers import Parts, Trouble
 from providers._json import written as in_json
 
-from . import JSON, Response, written
+from . import JSON, Response, Waiting, written
 
 #: written while the upstream is silent; an SSE comment, which OpenAI's clients pass over
 KEEP_ALIVE = b": keep-alive\n\n"
@@ -24,25 +24,29 @@ class Begun(NamedTuple):
     rest: Parts
 
 
-def begun(parts: Parts, patience: float, clock: Callable[[], float] = time.monotonic) -> Begun:
+def begun(parts: Parts, patience: float, clock: Callable[[], float] = time.monotonic) -> Waiting[Begun]:
     """Wait for the first part, so that trouble can still have a status; for `patience` seconds at most."""
     started = clock()
     try:
         for part in parts:
             if part or clock() - started >= patience:
                 return Begun(part, parts)
+            yield
     except BaseException:
         parts.close()
         raise
     return Begun({}, parts)
 
 
-def whole(parts: Parts) -> JSON:
+def whole(parts: Parts) -> Waiting[JSON]:
     """Give the answer of a call that does not stream."""
     answer: JSON = {}
     with closing(parts):
         for part in parts:
-            answer = part or answer
+            if part:
+                answer = part
+            else:
+                yield
     return answer
 
 

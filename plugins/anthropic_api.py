@@ -16,7 +16,7 @@ from typing import Dict, Iterator, List, Mapping, Sequence
 
 from providers import Pocket, Trouble
 
-from . import JSON, Handler, Request, Response
+from . import JSON, Handler, Request, Response, Waiting, aside, late
 from ._anthropic_answer import PING, answer, error_of, speak, spelled, status_of
 from ._anthropic_question import COUNT, MESSAGES, Turned, question, shows_thoughts
 from ._dialect import Dialect, created
@@ -60,13 +60,16 @@ class AnthropicAPI(Dialect):
     def speaks(self, request: Request) -> bool:
         return bool(request.header("anthropic-version"))
 
-    def chatted(self, request: Request) -> Response:
+    @late
+    def chatted(self, request: Request) -> Waiting[Response]:
         body = parsed(request.json())
         turned = asked(request, body, MESSAGES)
         shows = shows_thoughts(body)
         with in_own_words(turned.origins):
-            return self.converse(request, turned.asked, partial(answer, shows=shows), partial(speak, shows=shows))
+            spoken = partial(answer, shows=shows), partial(speak, shows=shows)
+            return (yield from self.converse(request, turned.asked, *spoken))
 
+    @aside
     def tokens(self, request: Request) -> Response:
         """Count the tokens of a question; where nobody can, the number is a guess, and the warnings say so."""
         turned = asked(request, parsed(request.json()), COUNT)
@@ -74,12 +77,14 @@ class AnthropicAPI(Dialect):
             count, _ = self.counted(self.call(request, turned.asked))
         return Response.of({"input_tokens": count}, headers=request.warnings())
 
+    @aside
     def listed(self, request: Request) -> Response:
         """List all models by pages; whose could not be had is told in the warnings."""
         models, errors = self.upstream.survey(request.scope)
         request.scope.warnings.update(errors)
         return Response.of(page_of([listing(model) for model in models], request.query), headers=request.warnings())
 
+    @aside
     def described(self, request: Request) -> Response:
         name = urllib.parse.unquote(request.path.partition("/models/")[2])
         model = self.upstream.describe(request.call({"model": name, "_anthropic": Pocket({})}))
@@ -103,10 +108,11 @@ def greeted(_: Request) -> Response:
     return Response.of({"message": "hello"})
 
 
-def identified(handler: Handler, request: Request) -> Response:
+@late
+def identified(handler: Handler, request: Request) -> Waiting[Response]:
     """Tell every answer's id where Anthropic's clients look for it."""
     try:
-        response = handler(request)
+        response = yield from handler(request).awaited()
     except Trouble as trouble:
         trouble.headers[ID] = request.id
         raise

@@ -243,6 +243,7 @@ class Auth(Plugin):
         ),
     }
     order = 20
+    blocks = False
     authenticates = True
     commands: ClassVar[Commands] = {"token": print_token}
 

@@ -10,6 +10,7 @@ links, frames) has none, but says `Sec-Fetch-Site` to an address of this machine
 
 from __future__ import annotations
 
+import functools
 import re
 from typing import Any, ClassVar, List, Mapping, Optional, Tuple
 
@@ -42,28 +43,35 @@ class Cors(Plugin):
         "hosts": ((), "More names this proxy is known by on this machine, like proxy.example.com."),
     }
     order = 10
+    blocks = False
 
     def __init__(self, options: Mapping[str, Any], upstream: Provider) -> None:
         super().__init__(options, upstream)
         self.origins = frozenset(name for text in options["origins"] for name in spellings(text))
         self.hosts = frozenset(known_host(text) for text in options["hosts"])
+        self.is_ours = functools.lru_cache(maxsize=256)(self._is_ours)  # most clients name the same few
 
     def handle(self, request: Request, inner: Handler) -> Response:
         self.check_host(request)
         origin = self.check_origin(request)
         if origin and request.method == "OPTIONS" and "access-control-request-method" in request.fields:
             return preflight(request, origin)
-        response = inner(request)
-        response.headers = told(response.headers, origin)
-        return response
+
+        def tell(response: Response) -> None:
+            response.headers = told(response.headers, origin)
+
+        return inner(request).then(tell)
 
     def check_host(self, request: Request) -> None:
         """Refuse a name that is not ours, on an address that only this machine can reach."""
-        host = request.header("host").lower()
-        if is_loopback(request.local) is False or _LOOPBACK_HOST.fullmatch(host):  # one not known is taken as such
-            return
-        if self.hosts.isdisjoint([host, _PORT.sub("", host)]):
+        if not self.is_ours(request.local, request.header("host")):
             raise refused(421, "this is not the host you are looking for: see [plugins.cors] hosts", "foreign_host")
+
+    def _is_ours(self, local: str, host: str) -> bool:
+        host = host.lower()
+        if is_loopback(local) is False or _LOOPBACK_HOST.fullmatch(host):  # one not known is taken as such
+            return True
+        return not self.hosts.isdisjoint([host, _PORT.sub("", host)])
 
     def check_origin(self, request: Request) -> Optional[str]:
         """Give the origin if it may ask, None if a client without one asks; refuse all others.
@@ -99,8 +107,13 @@ def refused(status: int, message: str, code: str) -> Refusal:
 
 def told(headers: List[Tuple[str, str]], origin: Optional[str]) -> List[Tuple[str, str]]:
     """Give an answer's headers with what a browser is to know; what others said of it is ours to say."""
-    kept = [(n, v) for n, v in headers if n.lower() != "vary" and not n.lower().startswith("access-control-")]
-    varies = [item.strip() for n, v in headers if n.lower() == "vary" for item in v.split(",")]
+    kept, varies = [], []
+    for name, value in headers:
+        lower = name.lower()
+        if lower == "vary":
+            varies += [item.strip() for item in value.split(",")]
+        elif not lower.startswith("access-control-"):
+            kept.append((name, value))
     kept.append(("Vary", ", ".join([*(item for item in varies if item.lower() not in ("", "origin")), "Origin"])))
     if origin:
         kept += [("Access-Control-Allow-Origin", origin), ("Access-Control-Expose-Headers", EXPOSED)]

@@ -14,7 +14,7 @@ from typing import Any, Callable, Dict, Generator, Iterable, Iterator, List, Map
 
 from providers import Pocket, Trouble, _canonical
 
-from . import JSON, Handler, Refusal, Request, Response, written
+from . import JSON, Handler, Refusal, Request, Response, Waiting, aside, late, written
 from ._dialect import Dialect, arguments_of, gather, naming, with_field
 from ._gemini_question import embedding, own_path, question, read, shows_thoughts
 from ._json import parsed, refuse, shown
@@ -245,24 +245,26 @@ class GeminiApi(Dialect):
             raise Refusal(404, f"there is no method {shown(name)!r} here", code="not_found")
         return verbs[name](request, model)
 
-    def answered(self, request: Request, model: str) -> Response:
+    @late
+    def answered(self, request: Request, model: str) -> Waiting[Response]:
         return self._conversed(request, model, stream=False)
 
-    def streaming(self, request: Request, model: str) -> Response:
-        response = self._conversed(request, model, stream=True)
+    @late
+    def streaming(self, request: Request, model: str) -> Waiting[Response]:
+        response = yield from self._conversed(request, model, stream=True)
         if "alt=sse" not in request.query.split("&"):
             response.body = as_array(cast(Generator[bytes, None, None], response.body))
             response.headers = [("Content-Type", "application/json"), *response.headers[1:]]
         return response
 
-    def _conversed(self, request: Request, model: str, *, stream: bool) -> Response:
+    def _conversed(self, request: Request, model: str, *, stream: bool) -> Waiting[Response]:
         body = parsed(request.json())
         turned, thoughts = question(body, model, stream=stream), shows_thoughts(body)
         with naming(partial(own_path, turned.places)):
-            return self.converse(
-                request, turned.asked, partial(answer, thoughts=thoughts), partial(speak, thoughts=thoughts)
-            )
+            spoken = partial(answer, thoughts=thoughts), partial(speak, thoughts=thoughts)
+            return (yield from self.converse(request, turned.asked, *spoken))
 
+    @aside
     def counts(self, request: Request, model: str) -> Response:
         body = parsed(request.json())
         told = read(body, {"generateContentRequest": (dict,)}, "").fields.get("generateContentRequest", body)
@@ -272,10 +274,12 @@ class GeminiApi(Dialect):
                 tokens, _ = self.counted(self.call(request, turned.asked))
         return Response.of({"totalTokens": tokens}, headers=request.warnings())
 
+    @aside
     def embedded(self, request: Request, model: str) -> Response:
         found = self._vectors(request, model, [parsed(request.json())], "")
         return Response.of({"embedding": {"values": found[0]}}, headers=request.warnings())
 
+    @aside
     def embedded_many(self, request: Request, model: str) -> Response:
         entries = read(parsed(request.json()), {"requests": (list,)}, "").fields.get("requests")
         if not entries:
@@ -303,6 +307,7 @@ class GeminiApi(Dialect):
                 vectors[at] = item["embedding"]
         return vectors
 
+    @aside
     def listed(self, request: Request) -> Response:
         """List the models page by page; a token is where the next page begins."""
         models = [model_of(model) for model in self.upstream.survey(request.scope)[0]]
@@ -313,6 +318,7 @@ class GeminiApi(Dialect):
             page["nextPageToken"] = str(start + len(page["models"]))
         return Response.of(page)
 
+    @aside
     def described(self, request: Request) -> Response:
         name = verb_of(f"{request.path}:").model
         return Response.of(model_of(self.upstream.describe(request.call({"model": name}))))

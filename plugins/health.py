@@ -13,6 +13,7 @@ from . import VERSION, Handler, Plugin, Request, Response
 class Health(Plugin):
     options: ClassVar[Options] = {}
     order = 60
+    blocks = False
     public = True
 
     def __init__(self, options: Mapping[str, Any], upstream: Provider) -> None:

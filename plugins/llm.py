@@ -7,7 +7,7 @@ from typing import Any, Callable, ClassVar, Dict, Mapping
 
 from providers import Options, Provider
 
-from . import JSON, Handler, Plugin, Request, Response
+from . import JSON, Handler, Plugin, Request, Response, Waiting, late
 from ._json import parsed, refuse, shown
 from ._question import CHAT, checked, unpocketed
 from ._stream import begun, events, flowing, sse, told, whole
@@ -21,12 +21,12 @@ class Llm(Plugin):
         "heartbeat": (15.0, "Seconds of an upstream's silence after which a stream says `: keep-alive`."),
     }
     order = 60
+    blocks = False
 
     def __init__(self, options: Mapping[str, Any], upstream: Provider) -> None:
         super().__init__(options, upstream)
         self.heartbeat = options["heartbeat"]
-        self.kinds: Dict[str, Callable[[Request, JSON], Response]] = {
-            "chat": self.chatted,
+        self.others: Dict[str, Callable[[Request, JSON], Response]] = {
             "embeddings": self.embedded,
             "count_tokens": self.counted,
         }
@@ -34,18 +34,23 @@ class Llm(Plugin):
     def routes(self) -> Mapping[str, Handler]:
         return {"POST /llm": self.answer}
 
-    def answer(self, request: Request) -> Response:
+    @late
+    def answer(self, request: Request) -> Waiting[Response]:
         """Read what is asked, and have its kind answered."""
         question = unpocketed(flattened(parsed(request.json())))
         kind = question.pop("type", "chat")
         if kind not in KINDS:
             refuse("type", f"must be one of {', '.join(KINDS)}, not {shown(kind)!r}")
         provider = self.provider(question.pop("provider", None))
+        if kind != "chat":  # what is no chat waits where it asks
+            yield from request.scope.aside()
         if kind == "models":
             return self.listed(request, provider)
         question["model"] = self.model(question.get("model"), provider)
         request.notes["model"] = shown(question["model"], 120)
-        response = self.kinds[kind](request, question)
+        response = (
+            (yield from self.chatted(request, question)) if kind == "chat" else self.others[kind](request, question)
+        )
         response.headers += request.warnings()
         return response
 
@@ -76,14 +81,15 @@ class Llm(Plugin):
             )
         return model
 
-    def chatted(self, request: Request, question: JSON) -> Response:
+    def chatted(self, request: Request, question: JSON) -> Waiting[Response]:
         call = request.call(checked(question, CHAT, ("messages",)))
         parts = self.upstream.chat(call)
         if call.streams:
             with_usage = (call.chat.get("stream_options") or {}).get("include_usage") is not False
             speak = partial(events, with_usage=with_usage)
-            return sse(flowing(begun(parts, self.heartbeat), speak, told, self.heartbeat, request.notes))
-        answer = whole(parts)
+            stream = yield from begun(parts, self.heartbeat)
+            return sse(flowing(stream, speak, told, self.heartbeat, request.notes))
+        answer = yield from whole(parts)
         request.notes["usage"] = answer.get("usage")
         answer["provider"] = provider_of(answer)
         answer["content"] = text_of(answer)

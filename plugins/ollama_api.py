@@ -16,7 +16,7 @@ from typing import Any, Callable, Dict, Iterable, Iterator, List, Mapping, Named
 from providers import Pocket, Provider, Trouble, UpstreamError
 from providers._memory import Remembered
 
-from . import JSON, Handler, Refusal, Request, Response, written
+from . import JSON, Handler, Refusal, Request, Response, Waiting, aside, late, written
 from ._dialect import Asked, Dialect, arguments_of, created, gather, naming, with_field
 from ._json import parsed, refuse, shown
 from ._question import EMBEDDINGS, checked
@@ -470,31 +470,34 @@ class OllamaApi(Dialect):
     def streamed(self, body: Iterable[bytes]) -> Response:
         return Response(200, {"Content-Type": "application/x-ndjson"}, body)
 
-    def chatted(self, request: Request) -> Response:
+    @late
+    def chatted(self, request: Request) -> Waiting[Response]:
         body = read(request)
         asked = chat_question(body, self._id)
         model = str(asked.chat.get("model"))
         keep = partial(self._keep, trail_behind(body.get("messages") or [], model))
         return self._talked(request, asked, Voice(model, time.monotonic()), keep)
 
-    def generated(self, request: Request) -> Response:
+    @late
+    def generated(self, request: Request) -> Waiting[Response]:
         with naming(partial(own_path, generates=True)):
             asked = generate_question(read(request))
         voice = Voice(str(asked.chat.get("model")), time.monotonic(), generates=True)
         return self._talked(request, asked, voice, lambda _: None)
 
-    def _talked(self, request: Request, asked: Asked, voice: Voice, keep: Keep) -> Response:
+    def _talked(self, request: Request, asked: Asked, voice: Voice, keep: Keep) -> Waiting[Response]:
         if not asked.chat["messages"]:
-            return self._loaded(request, asked, voice)
+            return (yield from self._loaded(request, asked, voice))
         with naming(partial(own_path, generates=voice.generates)):
-            return self.converse(request, asked, partial(answer, voice, keep), partial(speak, voice, keep))
+            spoken = partial(answer, voice, keep), partial(speak, voice, keep)
+            return (yield from self.converse(request, asked, *spoken))
 
-    def _loaded(self, request: Request, asked: Asked, voice: Voice) -> Response:
+    def _loaded(self, request: Request, asked: Asked, voice: Voice) -> Waiting[Response]:
         """Answer a question without words, which asks to load the model, or with `keep_alive` 0 to unload it."""
         asked.pocket.musts[NOTHING] = "there are none"
         call = request.call({"model": self._known(asked.chat.get("model")), "messages": [], "_ollama": asked.pocket})
         try:
-            return Response.of(whole(self.upstream.chat(call))["_ollama"])
+            return Response.of((yield from whole(self.upstream.chat(call)))["_ollama"])
         except UpstreamError as error:
             if error.param != NOTHING:
                 raise
@@ -513,6 +516,7 @@ class OllamaApi(Dialect):
         found = self.ids.recall([name])
         return found[0]["id"] if found else None
 
+    @aside
     def embedded(self, request: Request) -> Response:
         answer_, vectors = self._embeddings(request, "input")
         own = answer_.get("_ollama")
@@ -520,6 +524,7 @@ class OllamaApi(Dialect):
             request, own or {"model": answer_["model"], "embeddings": vectors, **counts(answer_)}
         )
 
+    @aside
     def embedded_one(self, request: Request) -> Response:
         vectors = self._embeddings(request, "prompt")[1]
         return self._with_warnings(request, {"embedding": vectors[0] if vectors else []})
@@ -539,9 +544,11 @@ class OllamaApi(Dialect):
     def _with_warnings(self, request: Request, document: JSON) -> Response:
         return Response.of(document, headers=request.warnings())
 
+    @aside
     def listed(self, request: Request) -> Response:
         return Response.of({"models": [tag(model) for model in self.upstream.survey(request.scope)[0]]})
 
+    @aside
     def shown(self, request: Request) -> Response:
         body = read(request)
         told = fields(body, {"model": (str,), "name": (str,)})

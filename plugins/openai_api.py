@@ -12,7 +12,7 @@ from typing import Iterable, Iterator, Mapping
 
 from providers import Pocket, Trouble
 
-from . import JSON, Handler, Request, Response
+from . import JSON, Handler, Request, Response, Waiting, aside, late
 from ._dialect import Asked, Dialect, created
 from ._json import parsed
 from ._question import unpocketed
@@ -33,17 +33,20 @@ class OpenAIAPI(Dialect):
             "GET /llm/v1/models/*": self.described,
         }
 
-    def chatted(self, request: Request) -> Response:
+    @late
+    def chatted(self, request: Request) -> Waiting[Response]:
         body = unpocketed(parsed(request.json()))
         return self.converse(request, Asked(body, Pocket(body)), answer, partial(speak, asked=body))
 
     def failed(self, trouble: Trouble) -> bytes:
         return told(trouble)
 
+    @aside
     def embedded(self, request: Request) -> Response:
         answered = embedded(self.upstream, request, unpocketed(parsed(request.json())))
         return Response.of(answered, headers=request.warnings())
 
+    @aside
     def listed(self, request: Request) -> Response:
         """List all models; whose could not be had is told in the warnings."""
         models, errors = self.upstream.survey(request.scope)
@@ -53,6 +56,7 @@ class OpenAIAPI(Dialect):
             document["models"] = []  # Codex wants its own kind of list, or it stops; an empty one leaves it as it is
         return Response.of(document, headers=request.warnings())
 
+    @aside
     def described(self, request: Request) -> Response:
         name = urllib.parse.unquote(request.path.partition("/models/")[2])
         return Response.of(listing(self.upstream.describe(request.call({"model": name}))))

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from contextlib import closing
-from typing import Any, ClassVar, Dict, Generator, Iterable, List, Mapping, Tuple
+from typing import Any, ClassVar, Dict, Generator, List, Mapping, Tuple
 
 from providers import Options, Provider
 from providers._http import end_to_end
 
-from . import Handler, Plugin, Request, Response
+from . import Handler, Plugin, Request, Response, Waiting, late
 
 #: what a client's own credentials are sent in: they are for us, and never travel on
 CREDENTIALS = ("authorization", "x-api-key", "x-goog-api-key", "api-key", "cookie")
@@ -17,6 +17,7 @@ PAGE = ("origin", "referer", "sec-fetch-dest", "sec-fetch-mode", "sec-fetch-site
 UNIFIED = "unified"
 #: what is said anew for the upstream's connection
 REFRAMED = ("host", "content-length")
+OURS = (*CREDENTIALS, *PAGE, *REFRAMED)
 
 
 class Passthrough(Plugin):
@@ -24,6 +25,7 @@ class Passthrough(Plugin):
         "v1": ("lmstudio", "The provider whose /v1 is served at /v1, or unified: what is served at /llm/v1."),
     }
     order = 70
+    blocks = False
 
     def __init__(self, options: Mapping[str, Any], upstream: Provider) -> None:
         super().__init__(options, upstream)
@@ -46,29 +48,32 @@ class Passthrough(Plugin):
     def passed_to_v1(self, request: Request) -> Response:
         return self.relayed(request, f"/{self.v1}{request.target}")
 
-    def relayed(self, request: Request, target: str) -> Response:
+    @late
+    def relayed(self, request: Request, target: str) -> Waiting[Response]:
         """Send the request on and give the answer as it comes, whatever its status.
 
         One that breaks off before a byte of its body has come can still be told as trouble.
         """
-        fields = end_to_end(request.fields, (*CREDENTIALS, *PAGE, *REFRAMED))
+        fields = end_to_end(request.fields, OURS)
         exchange = self.upstream.relay(request.method, target, fields, request.body(), request.scope)
         try:
-            for _ in exchange.head():
-                pass
+            yield from exchange.head()
+            whole = exchange.at_once()
+            if whole is not None:
+                return Response(exchange.status, told_of(exchange), whole)
             blocks = exchange.blocks()
             first = next(blocks, b"")
         except BaseException:
             exchange.close()
             raise
-        wrong = ("content-length",) if exchange.status == 204 else ()  # what has no body says no length of it
-        told = kept(end_to_end(exchange.fields, wrong))
-        return Response(exchange.status, told, flowing(exchange, first, blocks))
+        return Response(exchange.status, told_of(exchange), flowing(exchange, first, blocks))
 
 
-def kept(fields: Iterable[Tuple[str, str]]) -> List[Tuple[str, str]]:
-    """Leave out what an upstream says to browsers about other sites: whom we serve is ours to say."""
-    return [(name, value) for name, value in fields if not name.lower().startswith("access-control-")]
+def told_of(exchange: Any) -> List[Tuple[str, str]]:
+    """Give an answer's fields, but not what it says to browsers about other sites: whom we serve is ours to say."""
+    wrong = ("content-length",) if exchange.status == 204 else ()  # what has no body says no length of it
+    passed = end_to_end(exchange.fields, wrong)
+    return [(name, value) for name, value in passed if not name.lower().startswith("access-control-")]
 
 
 def flowing(exchange: Any, first: bytes, blocks: Generator[bytes, None, None]) -> Generator[bytes, None, None]:

@@ -49,6 +49,7 @@ class RateLimit(Plugin):
             "all": budget("", options["rate"], options["burst"]),
         }
         self.store = None if options["store"] == "memory" else RedisBuckets(Place.of(options["store"]))
+        self.blocks = self.store is not None
         self.buckets: Union[Buckets, RedisBuckets] = self.store or Buckets(clock=clock)
 
     def handle(self, request: Request, inner: Handler) -> Response:
@@ -65,10 +66,12 @@ class RateLimit(Plugin):
             seconds = whole_seconds(level.wait)
             message = f"too many requests: try again in {seconds} s"
             raise Refusal(429, message, {**told, "Retry-After": str(seconds)}, code="rate_limit_exceeded")
-        response = inner(request)
-        theirs = [pair for pair in response.headers if not pair[0].lower().startswith("ratelimit")]
-        response.headers = [*theirs, *told.items()]
-        return response
+
+        def tell(response: Response) -> None:
+            theirs = [pair for pair in response.headers if not pair[0].lower().startswith("ratelimit")]
+            response.headers = [*theirs, *told.items()]
+
+        return inner(request).then(tell)
 
     def follow(self, before: Plugin) -> None:
         if not self.store and not getattr(before, "store", None):

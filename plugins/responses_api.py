@@ -12,7 +12,7 @@ from typing import Any, List, Mapping, Optional
 from providers import Provider, Trouble
 from providers._memory import Remembered
 
-from . import JSON, Handler, Plugin, Refusal, Request, Response
+from . import JSON, Handler, Plugin, Refusal, Request, Response, Waiting, aside, late
 from ._dialect import Asked, Dialect
 from ._json import parsed
 from ._responses_answer import Voice
@@ -42,20 +42,23 @@ class ResponsesAPI(Dialect):
     def follow(self, before: Plugin) -> None:
         self.said = getattr(before, "said", self.said)
 
-    def created(self, request: Request) -> Response:
+    @late
+    def created(self, request: Request) -> Waiting[Response]:
         body = parsed(request.json())
         asked = self.asked(request, body, "/responses")
         voice = Voice(body, asked.tools.known, partial(self.keep, request.user))
         try:
             if body.get("generate") is False:
                 return self.warmed(request, asked, voice)
-            return self.converse(
-                request,
-                Asked(asked.chat, asked.pocket),
-                voice.answer,
-                voice.speak,
-                spelled=voice.spelled,
-                failed=voice.failed,
+            return (
+                yield from self.converse(
+                    request,
+                    Asked(asked.chat, asked.pocket),
+                    voice.answer,
+                    voice.speak,
+                    spelled=voice.spelled,
+                    failed=voice.failed,
+                )
             )
         except Trouble as trouble:
             raise replaced(trouble, asked) from None
@@ -66,6 +69,7 @@ class ResponsesAPI(Dialect):
         told = {"model": call.model, "choices": [{"message": {}, "delta": {}, "finish_reason": "stop"}]}
         return sse(voice.speak([told])) if call.streams else Response.of(voice.answer(told))
 
+    @aside
     def count(self, request: Request) -> Response:
         asked = self.asked(request, parsed(request.json()), "/responses/input_tokens")
         try:

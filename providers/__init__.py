@@ -14,7 +14,21 @@ import select
 import socket
 import threading
 import time
-from typing import Any, Callable, ClassVar, Dict, Generator, Iterable, List, Mapping, Optional, Protocol, Tuple
+from typing import (
+    Any,
+    Callable,
+    ClassVar,
+    Dict,
+    Generator,
+    Iterable,
+    List,
+    Mapping,
+    NamedTuple,
+    Optional,
+    Protocol,
+    Tuple,
+    Union,
+)
 
 JSON = Dict[str, Any]
 Parts = Generator[JSON, None, None]
@@ -135,11 +149,15 @@ class Allowed:
 
     def one(self, provider: str, model: str) -> bool:
         """Tell whether a model is allowed."""
+        if not self._lists:
+            return True
         full = f"{provider}/{model}"
         return all(any(name == full or _begins(name, full) for name in names) for names in self._lists)
 
     def whole(self, provider: str) -> bool:
         """Tell whether all of a provider is allowed, whatever its models are called."""
+        if not self._lists:
+            return True
         start = f"{provider}/"
         return all(any(_begins(name, start) for name in names) for names in self._lists)
 
@@ -153,20 +171,49 @@ def _begins(name: str, text: str) -> bool:
     return name.endswith("*") and text.startswith(name[:-1])
 
 
+class Wait(NamedTuple):
+    """What a pause is for: until `sock` is ready (None: nothing can be), or until `deadline` (time.monotonic)."""
+
+    sock: Optional[Pollable]
+    deadline: float
+    write: bool
+    read: bool
+
+
+class Aside(NamedTuple):
+    """What a pause is for: what comes next blocks, so a thread of its own should go on with it.
+
+    `brief`: it takes moments, so it may queue behind others that do. `stays`: all that follows may block as well.
+    """
+
+    brief: bool = False
+    stays: bool = False
+
+
+AT_LENGTH = Aside()
+BRIEFLY = Aside(brief=True)
+EVERYTHING = Allowed()
+
+
 class Scope:
     """What was opened for one request: it closes with the request, or when its client leaves.
 
     `add` takes what closes a thing; `drop` forgets it again once it was closed in good order. Closing
-    runs in the reverse order of opening, once, from whichever thread comes first. `wait` is how a
-    request waits for a socket: it watches the client's own socket as well. `left` tells whether the
-    client did before the end. What its client may ask for goes with it: it is there wherever an upstream is asked.
+    runs in the reverse order of opening, once, from whichever thread comes first. `left` tells whether the
+    client left before the end. What its client may ask for goes with it: it is there wherever an upstream is asked.
+
+    A request waits in `waiting` or `wait`, which watch the client's own socket as well. `waiting` is for generators:
+    it pauses, and `pending` then says what for. Whoever drives the generator may see to that in its stead (`seen_to`),
+    so that waiting needs no thread; a driver that knows nothing of it just goes on, and then the wait is made here.
     """
 
     def __init__(self, client: Optional[socket.socket] = None) -> None:
         self.client = client
         self.left = False
-        self.allowed = Allowed()
+        self.allowed = EVERYTHING
         self.warnings: Dict[str, str] = {}
+        self.pending: Union[Wait, Aside, None] = None
+        self._ready = False
         self._lock = threading.Lock()
         self._closers: List[Callable[[], object]] = []
         self._closed = False
@@ -189,9 +236,43 @@ class Scope:
         with self._lock:
             self._closed = True
             closers, self._closers = self._closers, []
-        with contextlib.ExitStack() as stack:  # the last first, and all of them even if one fails
-            for close in closers:
-                stack.callback(close)
+        if len(closers) == 1:
+            closers[0]()
+        elif closers:
+            with contextlib.ExitStack() as stack:  # the last first, and all of them even if one fails
+                for close in closers:
+                    stack.callback(close)
+
+    def waiting(
+        self, sock: Optional[Pollable], seconds: float, *, write: bool = False, read: bool = True
+    ) -> Generator[JSON, None, bool]:
+        """Pause until `sock` is ready; False when `seconds` have passed before. Raises Gone as `wait` does."""
+        pending = self.pause_for(sock, seconds, write=write, read=read)
+        yield PAUSE
+        return self.resume(pending)
+
+    def pause_for(self, sock: Optional[Pollable], seconds: float, *, write: bool = False, read: bool = True) -> Wait:
+        """Say what the next pause is for; the generator that makes it asks `resume` after it. `waiting` is both."""
+        self.pending = pending = Wait(sock, time.monotonic() + seconds, write, read)
+        return pending
+
+    def resume(self, pending: Wait) -> bool:
+        """Tell whether it is ready, having waited if nobody else has."""
+        if self.pending is not pending:
+            return self._ready
+        self.pending = None
+        sock, deadline, write, read = pending
+        return self.wait(sock, deadline - time.monotonic(), write=write, read=read)
+
+    def aside(self, how: Aside = AT_LENGTH) -> Generator[JSON, None, None]:
+        """Pause, to go on where it does no harm to block."""
+        self.pending = how
+        yield PAUSE
+        self.pending = None
+
+    def seen_to(self, *, ready: bool = True) -> None:
+        """Tell the request, before it goes on, that what it paused for is there, or (not `ready`) that time is up."""
+        self.pending, self._ready = None, ready
 
     def wait(self, sock: Optional[Pollable], seconds: float, *, write: bool = False, read: bool = True) -> bool:
         """Wait until `sock` is ready; False when `seconds` have passed before.
@@ -201,7 +282,8 @@ class Scope:
         if self.client is None and sock is None:
             time.sleep(max(0.0, seconds))
             return False
-        ready = _ready(sock, self.client, max(0.0, seconds), write=write, read=read)
+        client = None if sock is self.client else self.client  # who is waited for is watched already
+        ready = _ready(sock, client, max(0.0, seconds), write=write, read=read)
         if ready is None:
             self.client, self.left = None, True
             self.close()
@@ -343,6 +425,12 @@ class Call:
         self.scope.warnings[field] = reason
 
 
+def chat_aside(chat: Callable[[Call], Parts], call: Call) -> Parts:
+    """Have a chat answered by what may block at any time: in a thread from its first step to its last."""
+    yield from call.scope.aside(Aside(stays=True))
+    yield from chat(call)
+
+
 Warn = Callable[[str, str], None]
 
 
@@ -350,10 +438,12 @@ class Provider:
     """Whatever can answer: one upstream, or all of them.
 
     A file in this folder holds one subclass. `configured` tells whether it makes sense to ask it (a
-    key is there, or none is needed): unconfigured ones are left out of the list of all models.
+    key is there, or none is needed): unconfigured ones are left out of the list of all models. `blocks` tells
+    whether `chat` may block between its pauses, and so needs a thread; what waits in `Scope.waiting` alone does not.
     """
 
     options: ClassVar[Options] = {}
+    blocks = True
     reads: Tuple[str, ...] = ()  # the dialects whose pockets it understands
     configured = True
 

@@ -8,7 +8,7 @@ import time
 from contextlib import closing
 from typing import Any, Callable, Dict, Iterable, List, Mapping, NamedTuple, Sequence, Tuple, TypeVar
 
-from . import JSON, Allowed, Call, Parts, Pocket, Provider, Scope, Trouble, UpstreamError
+from . import JSON, Allowed, Call, Parts, Pocket, Provider, Scope, Trouble, UpstreamError, chat_aside
 from ._pockets import for_provider
 from ._transport import STUMBLES
 
@@ -41,6 +41,7 @@ class Everything(Provider):
         self.providers = {provider.name: provider for provider in providers}
         self.aliases = aliases
         self._patterns = sorted((alias[:-1] for alias in aliases if alias.endswith("*")), key=len, reverse=True)
+        self.blocks = False  # each of them is taken aside that does
         self.ask: Callable[[Call], Parts] = self._ask  # what stands around every chat is put around this
         self._surveyor = _Surveyor(patience)
 
@@ -103,7 +104,7 @@ class Everything(Provider):
     def _ask(self, call: Call) -> Parts:
         targets = self._allowed(call)
         if len(targets) == 1:
-            return targets[0].provider.chat(for_provider(call, *targets[0]))
+            return _chat(targets[0].provider, for_provider(call, *targets[0]))
         return self._chat_with_one_of(targets, call)
 
     def _chat_with_one_of(self, targets: List[Target], call: Call) -> Parts:
@@ -111,7 +112,7 @@ class Everything(Provider):
         for at, (provider, model) in enumerate(targets):
             begun = False
             try:
-                with closing(provider.chat(for_provider(call, provider, model))) as parts:
+                with closing(_chat(provider, for_provider(call, provider, model))) as parts:
                     for part in parts:
                         begun = begun or bool(part)
                         yield part
@@ -220,6 +221,11 @@ class _Delegate(Provider):
         answer = self.deputy.provider.embed(call.asking(model=self.deputy.model))
         call.scope.warnings["model"] = f"{self.name} has no embeddings: {answer.get('model')} answered"
         return answer
+
+
+def _chat(provider: Provider, call: Call) -> Parts:
+    """Have a provider answer, in a thread if it may block."""
+    return chat_aside(provider.chat, call) if provider.blocks else provider.chat(call)
 
 
 def _forbidden(message: str, param: str = "model") -> Trouble:

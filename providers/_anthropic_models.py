@@ -158,11 +158,14 @@ class Catalogue:
         self._models: Dict[str, Model] = {}
         self._stale_at = clock()
 
+    def is_old(self) -> bool:
+        """Tell whether the list would be asked for."""
+        with self._lock:
+            return self._clock() >= self._stale_at
+
     def find(self, name: str, scope: Scope, *, matters: bool) -> Model:
         """Give what is known about a model; the list is asked for if it is old, and if what it says `matters`."""
-        with self._lock:
-            asks = matters and self._clock() >= self._stale_at
-        if asks:
+        if matters and self.is_old():
             self._learn(scope)
         with self._lock:
             return self._models.get(name) or self._models.get(_DATED.sub("", name)) or named(name)

@@ -14,19 +14,19 @@ import select
 import socket
 import threading
 import time
-from typing import Any, Deque, Dict, Generator, Optional, Tuple
+from typing import Any, Deque, Dict, Generator, List, Optional, Tuple, Type
 
 try:
     import ssl
 except ImportError:  # a Python built without it: https upstreams are out of reach, the rest works
     ssl = None  # type: ignore[assignment]
 
-from . import Scope, UpstreamError
+from . import BRIEFLY, JSON, PAUSE, Scope, UpstreamError
 
 BLOCK = 64 * 1024
 TICK = 5.0  # seconds of silence between two pauses
 KEPT_FOR = 45.0  # seconds a connection may lie idle: servers close theirs after 60 and more
-MOST_KEPT = 64  # connections to one address
+MOST_KEPT = 1024  # connections to one address
 
 
 def unreachable(message: str, error: object, code: str = "provider_unreachable") -> UpstreamError:
@@ -34,30 +34,42 @@ def unreachable(message: str, error: object, code: str = "provider_unreachable")
     return UpstreamError(502, f"{message}: {error}", code=code)
 
 
-def _would_block(error: OSError) -> bool:
-    return isinstance(error, BlockingIOError) or (
-        ssl is not None and isinstance(error, (ssl.SSLWantReadError, ssl.SSLWantWriteError))
-    )
-
-
 class Connection:
-    """One connection to an upstream. Its socket never blocks."""
+    """One connection to an upstream. Its socket never blocks.
+
+    `watched` is set while somebody would have noticed (and taken it back) if there had been something to read.
+    """
 
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
+        self.watched = False
+        #: what a socket says that has nothing now; of TLS only where it is spoken, for to name it is to import it
+        self._not_yet: Tuple[Type[OSError], ...] = (BlockingIOError,)
+        if type(sock) is not socket.socket and ssl is not None:
+            self._not_yet += (ssl.SSLWantReadError, ssl.SSLWantWriteError)
         self.idle_since: Optional[float] = None  # None: its answer has begun, or it was never used before
         self._early = b""  # what it said while it was spoken to
+        self._drained = False  # nothing more was there when it was read last, or has come since we spoke
 
-    def send(self, data: bytes, scope: Scope, seconds: float) -> bool:
+    def push(self, data: bytes) -> bytes:
+        """Begin a question: send what goes out at once, and give what is left."""
+        try:
+            sent = self.sock.send(data)
+        except OSError:
+            return data  # what is wrong will be told to `send`
+        self._drained = sent == len(data)
+        return data[sent:]
+
+    def send(self, data: bytes, scope: Scope, seconds: float) -> Generator[JSON, None, bool]:
         """Send everything; False when the upstream answers or closes before it has heard all."""
         view = memoryview(data)
         while view:
             try:
                 view = view[self.sock.send(view) :]
             except OSError as error:
-                if not _would_block(error):
+                if not isinstance(error, self._not_yet):
                     return False  # what it said, if anything, is read next
-                if not scope.wait(self.sock, seconds, write=True):
+                if not (yield from scope.waiting(self, seconds, write=True)):
                     raise UpstreamError(
                         504, "the upstream does not take the request", code="provider_timeout"
                     ) from None
@@ -70,30 +82,53 @@ class Connection:
         try:
             self._early += self.sock.recv(BLOCK)
         except OSError as error:
-            return not _would_block(error)
+            return not isinstance(error, self._not_yet)
         return not self._early.startswith(b"HTTP/1.1 1")
 
-    def receive(self, scope: Scope, seconds: float) -> Generator[None, None, bytes]:
-        """Wait for bytes, b"" at the end; pauses before each wait. Raises OSError as the socket does."""
+    def heard(self) -> Optional[bytes]:
+        """Give what has come, b"" at the end; None: nothing has. Raises OSError as the socket does.
+
+        Where all that had come was read the last time, it is for a wait to tell of more: to look would be in vain.
+        """
         if self._early:
             early, self._early = self._early, b""
             return early
+        if self._drained:
+            return None
+        try:
+            block = self.sock.recv(BLOCK)
+        except OSError as error:
+            if not isinstance(error, self._not_yet):
+                raise
+            return None
+        self._drained = 0 < len(block) < BLOCK and not self._holds()
+        return block
+
+    def _holds(self) -> bool:
+        """Tell whether TLS holds something that the system cannot tell of."""
+        return bool(getattr(self.sock, "pending", int)())
+
+    def receive(self, scope: Scope, seconds: float) -> Generator[JSON, None, bytes]:
+        """Wait for bytes, b"" at the end; pauses before each wait. Raises OSError as the socket does."""
         deadline = time.monotonic() + seconds
         while True:
-            try:
-                return self.sock.recv(BLOCK)
-            except OSError as error:
-                if not _would_block(error):
-                    raise
-            yield
+            block = self.heard()
+            if block is not None:
+                return block
             left = deadline - time.monotonic()
             if left <= 0:
                 raise UpstreamError(504, f"the upstream said nothing for {seconds:g} s", code="provider_timeout")
-            scope.wait(self.sock, min(left, TICK))
+            pending = scope.pause_for(self, min(left, TICK))
+            yield PAUSE
+            self._drained = not scope.resume(pending)
+
+    def fileno(self) -> int:
+        return self.sock.fileno()
 
     def fresh(self) -> bool:
         """Tell whether a kept connection may be used: young, and with nothing to read, neither bytes nor an end."""
-        return time.monotonic() - (self.idle_since or 0) < KEPT_FOR and not _readable(self.sock)
+        is_young = time.monotonic() - (self.idle_since or 0) < KEPT_FOR
+        return is_young and (self.watched or not _readable(self.sock))
 
     def hang_up(self) -> None:
         """Close, also under a thread that is waiting."""
@@ -110,19 +145,16 @@ def _readable(sock: socket.socket) -> bool:
     return bool(poller.poll(0))
 
 
-def connected(host: str, port: int, scope: Scope, deadline: float) -> socket.socket:
-    """Connect to the first address that answers; each has its share of the time."""
+def connected(host: str, port: int, scope: Scope, deadline: float) -> Generator[JSON, None, socket.socket]:
+    """Connect to the first address that answers; each has its share of the time. Pauses where it waits."""
     failure: object = "no address"
-    try:
-        addresses = socket.getaddrinfo(host, port, 0, socket.SOCK_STREAM)
-    except (OSError, UnicodeError) as error:
-        raise unreachable(f"cannot resolve {host}", error) from error
+    addresses = yield from _resolved(host, port, scope)
     for tried, (family, kind, protocol, _, address) in enumerate(addresses):
         share = (deadline - time.monotonic()) / (len(addresses) - tried)
         try:
             with contextlib.ExitStack() as opened:
                 sock = opened.enter_context(socket.socket(family, kind, protocol))
-                code = _connect(sock, address, scope, share)
+                code = yield from _connect(sock, address, scope, share)
                 if code == 0:
                     opened.pop_all()
                     return sock
@@ -132,14 +164,26 @@ def connected(host: str, port: int, scope: Scope, deadline: float) -> socket.soc
     raise unreachable(f"cannot connect to {host}:{port}", failure)
 
 
-def _connect(sock: socket.socket, address: Any, scope: Scope, seconds: float) -> int:
+def _resolved(host: str, port: int, scope: Scope) -> Generator[JSON, None, List[Any]]:
+    """Give the addresses of a host; to look up a name blocks."""
+    try:
+        return socket.getaddrinfo(host, port, 0, socket.SOCK_STREAM, 0, socket.AI_NUMERICHOST)
+    except (OSError, UnicodeError):
+        yield from scope.aside(BRIEFLY)
+    try:
+        return socket.getaddrinfo(host, port, 0, socket.SOCK_STREAM)
+    except (OSError, UnicodeError) as error:
+        raise unreachable(f"cannot resolve {host}", error) from error
+
+
+def _connect(sock: socket.socket, address: Any, scope: Scope, seconds: float) -> Generator[JSON, None, int]:
     """Connect a socket and leave it non-blocking; gives the error number, 0 for none."""
     sock.setblocking(False)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     code = sock.connect_ex(address)
     if code not in (errno.EINPROGRESS, errno.EWOULDBLOCK, getattr(errno, "WSAEWOULDBLOCK", -1)):
         return code
-    if not scope.wait(sock, seconds, write=True, read=False):
+    if not (yield from scope.waiting(sock, seconds, write=True, read=False)):
         return errno.ETIMEDOUT
     return sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
 
@@ -154,14 +198,15 @@ def tls() -> ssl.SSLContext:
     return context
 
 
-def secured(sock: socket.socket, host: str, scope: Scope, deadline: float) -> socket.socket:
-    """Put TLS on a connected socket; the socket is closed if that fails."""
+def secured(sock: socket.socket, host: str, scope: Scope, deadline: float) -> Generator[JSON, None, socket.socket]:
+    """Put TLS on a connected socket; the socket is closed if that fails. Pauses where it waits."""
+    yield from scope.aside(BRIEFLY)  # roots are read, and numbers are large
     context = tls()
     try:
         with contextlib.ExitStack() as opened:
             wrapped = context.wrap_socket(sock, server_hostname=host, do_handshake_on_connect=False)
             opened.enter_context(wrapped)
-            _shake_hands(wrapped, host, scope, deadline)
+            yield from _shake_hands(wrapped, host, scope, deadline)
             opened.pop_all()
             return wrapped
     except ssl.SSLCertVerificationError as error:
@@ -171,14 +216,14 @@ def secured(sock: socket.socket, host: str, scope: Scope, deadline: float) -> so
         raise unreachable(f"no TLS with {host}", error, "provider_tls") from error
 
 
-def _shake_hands(sock: ssl.SSLSocket, host: str, scope: Scope, deadline: float) -> None:
+def _shake_hands(sock: ssl.SSLSocket, host: str, scope: Scope, deadline: float) -> Generator[JSON, None, None]:
     while True:
         try:
             return sock.do_handshake()
         except (ssl.SSLWantReadError, ssl.SSLWantWriteError) as want:
             write = isinstance(want, ssl.SSLWantWriteError)
-            if not scope.wait(sock, deadline - time.monotonic(), write=write, read=not write):
-                raise unreachable(f"no TLS with {host}", "timed out") from None
+        if not (yield from scope.waiting(sock, deadline - time.monotonic(), write=write, read=not write)):
+            raise unreachable(f"no TLS with {host}", "timed out")
 
 
 class Pool:
@@ -203,7 +248,10 @@ class Pool:
         with self._lock:
             kept = self._kept.setdefault(key, collections.deque())
             kept.append(connection)
-            oldest = kept.popleft() if len(kept) > MOST_KEPT or self._closed else None
+            is_old = (
+                len(kept) > MOST_KEPT or self._closed or connection.idle_since - (kept[0].idle_since or 0) > KEPT_FOR
+            )
+            oldest = kept.popleft() if is_old else None
         if oldest:
             oldest.hang_up()
 

@@ -12,22 +12,35 @@ alive turns out to be dead, and up to `retries` times after a failure that passe
 from __future__ import annotations
 
 import errno
-import ipaddress
-import json
 import logging
 import os
 import re
 import socket
+import threading
 import time
 import traceback
 import urllib.parse
-import urllib.request
 from functools import partial
 from types import TracebackType
-from typing import Any, Callable, Generator, Iterable, Mapping, NamedTuple, Optional, Tuple, Type, TypeVar
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Callable,
+    Generator,
+    Iterable,
+    Mapping,
+    NamedTuple,
+    Optional,
+    Tuple,
+    Type,
+    TypeVar,
+)
 
-from . import JSON, PAUSE, Options, Scope, UpstreamError, _http, _json
+from . import BRIEFLY, JSON, PAUSE, Options, Scope, UpstreamError, _http, _json
 from ._connection import Connection, Pool, connected, secured, unreachable
+
+if TYPE_CHECKING:
+    from ._opener import Question
 
 T = TypeVar("T")
 log = logging.getLogger("llmproxy")
@@ -43,6 +56,7 @@ OPTIONS: Options = {
 #: (status, headers with lower-case names, parsed JSON or text) -> the error, worded by the provider
 Worded = Callable[[int, Mapping[str, str], Any], UpstreamError]
 
+LARGE = 256 * 1024  # bytes of a document that take so long to parse that others are not to wait for it
 LARGEST_DOCUMENT = 512 * 1024 * 1024
 LARGEST_ERROR = 64 * 1024
 MOST_HEADS = 1000  # of one answer: some say 1xx while they work
@@ -64,86 +78,67 @@ class Timeouts(NamedTuple):
     idle: float
 
 
-class Question(urllib.request.Request):
-    """One request as it goes on the wire: `fields` keep their order, spelling and repetitions."""
-
-    def __init__(  # a request has this many parts
-        self, method: str, url: str, fields: _http.Pairs, body: Optional[bytes], scope: Scope, timeouts: Timeouts
-    ) -> None:
-        super().__init__(url, body, dict(fields), method=method)
-        self.fields = fields
-        self.scope = scope
-        self.timeouts = timeouts
-        self.body = body
-        self.netloc: str = self.host  # of the upstream, when `host` has become a proxy's
-
-    @property
-    def tunnels(self) -> bool:
-        """Tell whether urllib's ProxyHandler chose a proxy that is to connect us through."""
-        return bool(getattr(self, "_tunnel_host", None))
-
-    def bytes(self) -> bytes:
-        """Give the request as it is sent."""
-        lines = [f"{self.get_method()} {self.selector} HTTP/1.1", f"Host: {self.netloc}"]
-        lines += [f"{name}: {value}" for name, value in self.fields]
-        if self.body is not None:
-            lines.append(f"Content-Length: {len(self.body)}")
-        if not self.tunnels and self.has_header("Proxy-authorization"):
-            lines.append(f"Proxy-Authorization: {self.get_header('Proxy-authorization')}")
-        return "\r\n".join([*lines, "\r\n"]).encode("latin-1") + (self.body or b"")
-
-
 class Answer:
     """What an upstream answers to one question, as it comes; what its bytes mean is not known here."""
 
     def __init__(self, question: Question, pool: Pool) -> None:
         self.question = question
         self.status = 0
-        self.fields = _http.Fields(())
+        self.fields = _http.NONE
         self._pool = pool
         self._key = (question.type, question.host, question.netloc)
-        self._ahead = b""
+        self._left = self._ahead = b""
         self._length = 0
         self._heard_all = self._keeps = True
         self._connection: Optional[Connection] = None
-        self._ask(pool.take(self._key))
 
-    def _ask(self, connection: Optional[Connection]) -> None:
+    def _ask(self, connection: Optional[Connection]) -> Generator[JSON, None, None]:
+        """Send the question, on a new connection where there is no kept one; pauses where it waits."""
         scope, timeouts = self.question.scope, self.question.timeouts
-        self._connection = connection or self._connect(scope, time.monotonic() + timeouts.connect)
-        scope.add(self._connection.hang_up)
+        if connection is None:
+            connection = yield from self._connect(scope, time.monotonic() + timeouts.connect)
+            if self._say(connection):
+                return
         try:
-            self._heard_all = self._connection.send(self.question.bytes(), scope, timeouts.idle)
+            self._heard_all = yield from connection.send(self._left, scope, timeouts.idle)
         except BaseException:
             self.close()
             raise
 
-    def _connect(self, scope: Scope, deadline: float) -> Connection:
+    def _say(self, connection: Connection) -> bool:
+        """Begin to send the question; True when all of it goes out at once, as nearly always."""
+        self._connection, self._heard_all = connection, True
+        self.question.scope.add(connection.hang_up)
+        self._left = connection.push(self.question.bytes())
+        return not self._left
+
+    def _connect(self, scope: Scope, deadline: float) -> Generator[JSON, None, Connection]:
         question = self.question
-        host, port = _host_port(question.host, 443 if question.type == "https" else 80)
-        sock = connected(host, port, scope, deadline)
+        host, port = host_port(question.host, 443 if question.type == "https" else 80)
+        sock = yield from connected(host, port, scope, deadline)
         try:
             if question.type == "https":
                 if question.tunnels:
-                    self._tunnel(sock, scope, deadline)
-                sock = secured(sock, _host_port(question.netloc, 443)[0], scope, deadline)
+                    yield from self._tunnel(sock, scope, deadline)
+                sock = yield from secured(sock, host_port(question.netloc, 443)[0], scope, deadline)
         except BaseException:
             sock.close()
             raise
         return Connection(sock)
 
-    def _tunnel(self, sock: socket.socket, scope: Scope, deadline: float) -> None:
+    def _tunnel(self, sock: socket.socket, scope: Scope, deadline: float) -> Generator[JSON, None, None]:
         """Have the proxy connect us to the upstream."""
-        host, port = _host_port(self.question.netloc, 443)
+        host, port = host_port(self.question.netloc, 443)
         lines = [f"CONNECT {host}:{port} HTTP/1.1", f"Host: {host}:{port}"]
         if self.question.has_header("Proxy-authorization"):
             lines.append(f"Proxy-Authorization: {self.question.get_header('Proxy-authorization')}")
         connection = Connection(sock)
-        connection.send("\r\n".join([*lines, "\r\n"]).encode("latin-1"), scope, deadline - time.monotonic())
+        request = "\r\n".join([*lines, "\r\n"]).encode("latin-1")
+        yield from connection.send(request, scope, deadline - time.monotonic())
         try:
             data = b""
             while not _http.head_end(data):
-                block = _finished(connection.receive(scope, deadline - time.monotonic()))
+                block = yield from connection.receive(scope, deadline - time.monotonic())
                 if not block:
                     raise unreachable("the proxy", "closed the connection")
                 data += block
@@ -153,19 +148,22 @@ class Answer:
         if head.status != 200:
             raise unreachable("the proxy refused the tunnel", f"{head.status} {head.reason}")
 
-    def head(self) -> Generator[None, None, None]:
-        """Wait for status and fields; yields at each pause."""
+    def head(self) -> Generator[JSON, None, None]:
+        """Ask, and wait for status and fields; yields PAUSE at each pause."""
         head, heads = None, 0
+        connection = self._pool.take(self._key)
+        if connection is None or not self._say(connection):
+            yield from self._ask(connection)
         try:
             while head is None or head.status < 200:  # 100 and 103 come before the answer
-                end = _http.head_end(self._ahead)
+                end = _http.head_end(self._ahead) if self._ahead else 0
                 if end:
                     head, heads = _http.response_head(self._ahead[:end]), heads + 1
                     self._ahead = self._ahead[end:]
                     _check_interim(head.status, heads)
                 else:
-                    yield from self._more(self.question.timeouts.first_byte)
-            self._length = _http.response_length(self.question.get_method(), head)
+                    yield from self._more()
+            self._length = _http.response_length(self.question.method or "", head)
         except _http.BadMessage as error:
             raise _begun("the upstream does not speak HTTP", error, "provider_error") from error
         self.status, self.fields = head.status, head.fields
@@ -173,11 +171,11 @@ class Answer:
         if not self._length:
             self._finish()
 
-    def _more(self, seconds: float) -> Generator[None, None, None]:
-        """Read what comes next; before the first byte of all, a kept connection that died is replaced."""
+    def _more(self) -> Generator[JSON, None, None]:
+        """Read more of the head; before the first byte of all, a kept connection that died is replaced."""
         connection = self._open()
         try:
-            block = yield from connection.receive(self.question.scope, seconds)
+            block = yield from connection.receive(self.question.scope, self.question.timeouts.first_byte)
             if not block:
                 raise ConnectionResetError(errno.ECONNRESET, "it closed the connection")
         except OSError as error:
@@ -186,10 +184,19 @@ class Answer:
             if connection.idle_since is None:
                 raise unreachable("the upstream did not answer", error) from error
             self.close()
-            self._ask(None)
+            yield from self._ask(None)
         else:
             connection.idle_since = None
             self._ahead += block
+
+    def at_once(self) -> Optional[bytes]:
+        """Give the whole body if it has come together with the head."""
+        if not 0 <= self._length <= len(self._ahead):
+            return None
+        body, self._ahead = self._ahead[: self._length], self._ahead[self._length :]
+        self._length = 0
+        self._finish()
+        return body
 
     def _open(self) -> Connection:
         if self._connection is None:
@@ -213,7 +220,11 @@ class Answer:
         if self._ahead:
             block, self._ahead = self._ahead, b""
             return block
-        receiving = self._open().receive(self.question.scope, self.question.timeouts.idle)
+        connection = self._open()
+        at_hand = connection.heard()
+        if at_hand is not None:
+            return at_hand
+        receiving = connection.receive(self.question.scope, self.question.timeouts.idle)
         while True:
             try:
                 next(receiving)
@@ -299,49 +310,16 @@ def _finished(waiting: Generator[Any, None, T]) -> T:
             return found
 
 
-def _host_port(netloc: str, default: int) -> Tuple[str, int]:
+def host_port(netloc: str, default: int) -> Tuple[str, int]:
     parts = urllib.parse.urlsplit("//" + netloc)
     return parts.hostname or "", parts.port or default
 
 
-class _Http(urllib.request.BaseHandler):
-    """urllib's way in: opens http and https with connections that are kept."""
+def opener() -> Any:
+    """Give urllib's opener for our questions; urllib takes long to import, and nobody needs it before the first."""
+    from . import _opener
 
-    def __init__(self) -> None:
-        self.pool = Pool()
-
-    def http_open(self, question: Question) -> Answer:
-        return Answer(question, self.pool)
-
-    https_open = http_open
-
-    def close(self) -> None:
-        self.pool.close()
-
-
-class _Proxies(urllib.request.ProxyHandler):
-    """The environment's proxies; what runs on this machine is never asked for through one."""
-
-    def proxy_open(self, req: urllib.request.Request, proxy: str, type: str) -> Any:  # urllib's names
-        if _is_loopback(_host_port(req.host, 0)[0]):
-            return None
-        return super().proxy_open(req, proxy, type)
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost" or host.endswith(".localhost")
-
-
-def opener() -> urllib.request.OpenerDirector:
-    """Give what opens questions. No redirects, no cookies, no error handling: an answer is an answer."""
-    director = urllib.request.OpenerDirector()
-    if urllib.request.getproxies():
-        director.add_handler(_Proxies())
-    director.add_handler(_Http())
-    return director
+    return _opener.director()
 
 
 class Exchange:
@@ -363,7 +341,7 @@ class Exchange:
         self._retries = retries
         self._answer: Optional[Answer] = None
         self.status = 0
-        self.fields = _http.Fields(())
+        self.fields = _http.NONE
 
     def __enter__(self) -> Exchange:
         return self
@@ -391,8 +369,11 @@ class Exchange:
         """
         tries = 0
         while not self.status:
+            answer = self._answer = self._ask()
             try:
-                yield from self._attempt()
+                yield from answer.head()
+                if self._worded and answer.status >= 300:
+                    raise self._worded(answer.status, answer.fields.first(), (yield from _said(answer)))
             except UpstreamError as error:
                 self.close()
                 self._sign(error)
@@ -400,16 +381,13 @@ class Exchange:
                 if wait is None:
                     raise
                 tries += 1
-                yield PAUSE
-                self._scope.wait(None, wait)
+                yield from self._scope.waiting(None, wait)
+            else:
+                self.status, self.fields = answer.status, answer.fields
 
-    def _attempt(self) -> Generator[JSON, None, None]:
-        answer = self._answer = self._ask()
-        for _ in answer.head():
-            yield PAUSE
-        if self._worded and answer.status >= 300:
-            raise self._worded(answer.status, answer.fields.first(), (yield from _said(answer)))
-        self.status, self.fields = answer.status, answer.fields
+    def at_once(self) -> Optional[bytes]:
+        """Give the whole body, after the head, if it has come together with that."""
+        return self._answer.at_once() if self._answer else None
 
     def blocks(self) -> Generator[bytes, None, None]:
         """Give the body as it comes, after the head; an empty block is a pause."""
@@ -429,14 +407,9 @@ class Exchange:
 
     def document(self) -> Generator[JSON, None, JSON]:
         """Read the whole body and return its JSON, an object; yields PAUSE at each pause."""
-        yield from self.head()
-        body = bytearray()
-        for block in self.blocks():
-            body += block
-            if not block:
-                yield PAUSE
-            if len(body) > LARGEST_DOCUMENT:
-                raise self._useless("too large")
+        body = yield from self._body()
+        if len(body) > LARGE:
+            yield from self._scope.aside(BRIEFLY)
         try:
             document = _json.told(body.decode("utf-8"))
         except ValueError:
@@ -444,6 +417,22 @@ class Exchange:
         if not isinstance(document, dict):
             raise self._useless("JSON, but not an object")
         return document
+
+    def _body(self) -> Generator[JSON, None, bytes]:
+        yield from self.head()
+        whole = self.at_once()
+        if whole is None:
+            body = bytearray()
+            for block in self.blocks():
+                body += block
+                if not block:
+                    yield PAUSE
+                if len(body) > LARGEST_DOCUMENT:
+                    break
+            whole = bytes(body)
+        if len(whole) > LARGEST_DOCUMENT:
+            raise self._useless("too large")
+        return whole
 
     def _useless(self, why: str) -> UpstreamError:
         message = f"{self._name}: the upstream's answer is {why}"
@@ -506,6 +495,7 @@ class Door:
         self.name = name
         self.root, self.base = addresses(base_url, version)
         headers_ = list(headers)
+        self._own = frozenset(field.lower() for field, _ in headers_)
         self.fields: _http.Pairs = [("User-Agent", "llmproxy"), *headers_]
         for field, value in self.fields:
             if not _SENDABLE.fullmatch(value):
@@ -513,7 +503,9 @@ class Door:
         self._worded = partial(_discreet, worded, [value.rpartition(" ")[2] for _, value in headers_])
         self._retries = int(options["retries"])
         self._timeouts = Timeouts(*(float(options[f"{of}_timeout"]) for of in ("connect", "first_byte", "idle")))
-        self._opener = opener()
+        self._make_opener = opener
+        self._opener: Any = None
+        self._lock = threading.Lock()
 
     def send(
         self, method: str, path: str, scope: Scope, body: Optional[JSON] = None, headers: Iterable[Tuple[str, str]] = ()
@@ -526,7 +518,7 @@ class Door:
         data = None
         if body is not None:
             fields.append(("Content-Type", "application/json"))
-            data = json.dumps(body, separators=(",", ":")).encode()
+            data = _json.written(body).encode()
         return self._exchange(method, self.base + path, fields, data, scope, self._worded)
 
     def ask(
@@ -544,10 +536,9 @@ class Door:
 
     def relay(self, method: str, path: str, fields: Iterable[Tuple[str, str]], body: bytes, scope: Scope) -> Exchange:
         """Pass a request on below the root (the base URL without its version), whatever the answer's status."""
-        own = {name.lower() for name, _ in self.fields if name != "User-Agent"}
-        passed = [(name, value) for name, value in fields if name.lower() not in own]
+        passed = [(name, value) for name, value in fields if name.lower() not in self._own]
         data = body if body or method not in ("GET", "HEAD", "OPTIONS", "DELETE") else None
-        passed += [(name, value) for name, value in self.fields if name != "User-Agent"]
+        passed += self.fields[1:]  # all but our own User-Agent
         return self._exchange(method, self.root + path, passed, data, scope, None)
 
     def _exchange(  # what tells a translated question from a relayed one
@@ -560,9 +551,18 @@ class Door:
         worded: Optional[Worded],
     ) -> Exchange:
         def ask() -> Any:
-            return self._opener.open(Question(method, url, fields, data, scope, self._timeouts))
+            if self._opener is None:
+                self._begin()
+            return self._opener.open(self._question(method, url, fields, data, scope, self._timeouts))
 
         return Exchange(self.name, ask, scope, worded, self._retries if worded and method != "GET" else 0)
+
+    def _begin(self) -> None:
+        from ._opener import Question
+
+        with self._lock:
+            self._question = Question
+            self._opener = self._opener or self._make_opener()
 
     def close(self) -> None:
         """Close the connections kept for the next question."""
@@ -588,7 +588,7 @@ def addresses(base_url: str, version: str) -> Tuple[str, str]:
         shown = re.sub(r"//[^/@]*@", "//***@", base_url)  # what stands before the @ may be a password
         raise ValueError(f"base_url must be like http://host:port, not {shown!r}")
     parts = urllib.parse.urlsplit(base_url)
-    _host_port(parts.netloc, 0)  # a port that is none raises
+    host_port(parts.netloc, 0)  # a port that is none raises
     url = f"{parts.scheme}://{parts.netloc}"
     own = _VERSION.search(parts.path)
     if own:

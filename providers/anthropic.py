@@ -32,6 +32,7 @@ PATIENCE = 10.0  # seconds to wait for the list of models
 class Anthropic(Provider):
     """Asks `/v1/messages` and its neighbours."""
 
+    blocks = False
     reads = ("anthropic",)
     options: ClassVar[Options] = {
         **_transport.OPTIONS,
@@ -73,6 +74,8 @@ class Anthropic(Provider):
         if pocket:
             yield from self._as_written(call, pocket)
             return
+        if _depends(call.chat) and self.catalogue.is_old():
+            yield from call.scope.aside()
         door, body = self._unlocked(self._door), self._question(call)
         if call.streams or _is_long(body):
             body["stream"] = True

@@ -13,7 +13,7 @@ import re
 from itertools import islice
 from typing import Any, Callable, ClassVar, Dict, Generator, Iterator, List, Mapping, NamedTuple, Optional, Tuple
 
-from . import JSON, PAUSE, Call, Options, Parts, Provider, Scope, _canonical, _json
+from . import JSON, Call, Options, Parts, Provider, Scope, _canonical, _json
 
 MODEL = "echo"
 EMBEDDING_MODEL = "echo-embedding"
@@ -382,6 +382,7 @@ def vector(text: str, dimensions: int) -> List[float]:
 class Echo(Provider):
     """The built-in model."""
 
+    blocks = False
     options: ClassVar[Options] = {
         "delay": (0.0, "Seconds it takes to say a word."),
         "dimensions": (256, "Length of its vectors when the request does not say."),
@@ -437,6 +438,5 @@ def refuse(chat: JSON) -> None:
 def pondered(seconds: float, scope: Scope) -> Generator[JSON, None, None]:
     """Take so long, telling every second that we are alive."""
     while seconds > 0:
-        yield PAUSE
-        scope.wait(None, min(1.0, seconds))
+        yield from scope.waiting(None, min(1.0, seconds))
         seconds -= 1.0

@@ -101,6 +101,7 @@ def _named(body: JSON, model: str) -> JSON:
 class Gemini(Provider):
     """Asks `generateContent` and its neighbours."""
 
+    blocks = False
     reads = ("gemini",)
 
     options: ClassVar[Options] = {

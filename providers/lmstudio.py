@@ -195,6 +195,7 @@ def native_model(item: JSON) -> JSON:
 class LMStudio(Provider):
     """Asks `/v1`, and for its models LM Studio's own API."""
 
+    blocks = False
     options: ClassVar[Options] = {
         **_transport.OPTIONS,
         "port": (1234, "The port of this machine where it listens."),

@@ -522,6 +522,7 @@ def as_chat(body: JSON) -> JSON:
 class Ollama(Provider):
     """Asks `/api/chat` (or `/api/generate`), `/api/embed` and `/api/tags`; of a model's abilities, `/api/show`."""
 
+    blocks = False
     reads = ("ollama",)
     options: ClassVar[Options] = {
         **_transport.OPTIONS,

@@ -129,6 +129,7 @@ def count_of(name: str, document: JSON) -> int:
 class OpenAI(Provider):
     """Asks Chat Completions, or the Responses API where a model needs it."""
 
+    blocks = False
     options: ClassVar[Options] = {
         **_transport.OPTIONS,
         "base_url": (BASE_URL, "Where it lives; the version at the end may be left out.", "OPENAI_BASE_URL"),

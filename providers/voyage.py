@@ -90,6 +90,7 @@ def _place(item: JSON) -> str:
 class Voyage(Provider):
     """Asks `/embeddings`; it has nothing else of ours."""
 
+    blocks = False
     options: ClassVar[Options] = {
         **_transport.OPTIONS,
         "base_url": (BASE_URL, f"Where it lives; keys that begin with al- go to {ATLAS_URL}."),

@@ -8,13 +8,14 @@ import time
 import urllib.error
 import urllib.request
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterable, Iterator, List, Mapping, Optional, Tuple, Union
+from typing import Any, Callable, Dict, Generator, Iterable, Iterator, List, Mapping, Optional, Tuple, Union
 
 import pytest
 import requests
 import responses
 
 from houses import ROOT, Answer, House, clean_environment
+from plugins import Response
 from providers import _connection, _http, _transport
 from upstream import Asked, Reply, Upstream
 
@@ -40,6 +41,21 @@ def no_thread_left_behind() -> Iterator[None]:
         if time.monotonic() > deadline:
             pytest.fail(f"threads left behind: {left}")
         time.sleep(0.005)
+
+
+def finished(waiting: Generator[Any, None, Any]) -> Any:
+    """Run a generator that pauses to its end, and give what it returned."""
+    while True:
+        try:
+            next(waiting)
+        except StopIteration as end:
+            return end.value
+
+
+def settled(response: Response) -> Response:
+    """Wait for a response that may be late, and give it."""
+    finished(response.awaited())
+    return response
 
 
 @pytest.fixture
@@ -103,8 +119,11 @@ class Answered:
         self.fields = _http.Fields(response.raw.headers.items())
         self.raw = response.raw
 
-    def head(self) -> Iterator[None]:
-        yield
+    def head(self) -> Iterator[Dict[str, Any]]:
+        yield {}
+
+    def at_once(self) -> None:
+        return None
 
     def blocks(self) -> Iterator[bytes]:
         while block := self.raw.read(self.BLOCK, decode_content=False):

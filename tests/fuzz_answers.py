@@ -127,7 +127,7 @@ def made(kind: Type[Provider]) -> Provider:
 def ask(llm: Llm, question: Dict[str, Any]) -> None:
     """Have a question answered; whatever comes of it is JSON, or trouble in words."""
     body = json.dumps(question).encode()
-    request = Request("POST", "/llm", _http.Fields([("Content-Type", "application/json")]), read=lambda: body)
+    request = Request("POST", "/llm", _http.Fields([("Content-Type", "application/json")]), read=body)
     try:
         response = llm.answer(request)
         text = b"".join([response.body] if isinstance(response.body, bytes) else response.body)

@@ -14,7 +14,7 @@ import zlib
 from typing import Any, Callable, Iterable, Iterator, List, Sequence, Tuple
 
 import second_reader
-from plugins import Refusal, Request, _server
+from plugins import Refusal, Request, _client
 from plugins._json import parsed
 from plugins.auth import Auth, BadToken, Rules, allowed, sign, verify
 from providers import Provider, UpstreamError, _http
@@ -95,7 +95,7 @@ def our_request(data: bytes) -> Any:
     read = _http.request_head(head)
     seen = (read.method.encode(), read.target.encode(), read.minor, bytes_of(read.fields), _http.request_length(read))
     with contextlib.suppress(_http.BadMessage):
-        target, fields = _server._addressed(read)
+        target, fields = _client._addressed(read)
         assert re.fullmatch(r"/[!-~]*|\*", target), ("no target", target)
         assert not re.search(r"#|\\", target.partition("?")[0]), ("no target", target)
         assert len(fields.all("host")) <= 1, ("two hosts", fields.pairs)

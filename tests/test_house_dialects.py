@@ -16,6 +16,7 @@ import pytest
 
 import strict.anthropic
 import strict.gemini
+from conftest import settled
 from conversations import PNG, TOOLS, image, message, result, user
 from dialects.anthropic import Anthropic as AnthropicClient
 from dialects.gemini import Gemini as GeminiClient
@@ -154,6 +155,9 @@ class Came:
     def head(self) -> Iterator[None]:
         return iter(())
 
+    def at_once(self) -> None:
+        return None
+
     def blocks(self) -> Iterator[bytes]:
         for block in self._body:
             yield from (b"", block) if isinstance(block, bytes) else ()
@@ -221,11 +225,11 @@ class World:
         """Give the status, the body, and whether it is a stream."""
         data = json.dumps(question.body).encode()
         fields = _http.Fields([("Content-Type", "application/json"), *question.headers.items()])
-        request = Request("POST", question.path, fields, read=lambda: data)
+        request = Request("POST", question.path, fields, read=data)
         route = next(f"POST {one}" for one in (request.path, "/llm/v1beta/models/*") if f"POST {one}" in self.routes)
         self.upstreams.refused = False
         try:
-            response = self.routes[route](request)
+            response = settled(self.routes[route](request))
         except Trouble as trouble:
             response = self.plugin.error(trouble)
         whole = isinstance(response.body, bytes)

@@ -23,20 +23,20 @@ FLOORS = ("providers", "plugins")  # from the ground up
 PERMITTED = {"llmproxy.py", "providers", "plugins", "tests", "config.example.ini", "README.md"}
 NOT_OURS = {"__pycache__", "config.ini"}  # made by using it, and ignored
 
-#: what is used in these rooms only; the kernel is llmproxy.py and the two rooms it keeps apart
+#: what is used in these rooms only; the kernel is `plugins._kernel` and the rooms it keeps apart
 ROOMS = {
-    "http.server": ["llmproxy", "plugins._server"],
-    "socketserver": ["llmproxy", "plugins._server"],
-    "signal": ["llmproxy", "plugins._sandbox*"],
-    "argparse": ["llmproxy", "plugins._settings"],
-    "importlib": ["llmproxy", "plugins._sandbox*"],
-    "os.environ": ["llmproxy", "plugins._sandbox*"],
-    "os.getenv": ["llmproxy"],
-    "os.putenv": ["llmproxy"],
-    "urllib.request": ["providers._transport"],
-    "http.client": ["providers._transport"],
+    "http.server": ["plugins._client", "plugins._server"],
+    "socketserver": ["plugins._server"],
+    "signal": ["plugins._kernel", "plugins._sandbox*"],
+    "argparse": ["plugins._settings"],
+    "importlib": ["llmproxy", "plugins._kernel", "plugins._sandbox*"],
+    "os.environ": ["plugins._kernel", "plugins._sandbox*"],
+    "os.getenv": ["plugins._kernel"],
+    "os.putenv": ["plugins._kernel"],
+    "urllib.request": ["providers._opener"],
+    "http.client": [],
     "subprocess": ["plugins.execute*", "plugins._sandbox*"],
-    "resource": ["plugins.execute*", "plugins._sandbox*"],
+    "resource": ["plugins._kernel", "plugins.execute*", "plugins._sandbox*"],
 }
 
 
@@ -158,7 +158,7 @@ def test_the_first_line_of_a_docstring_is_one_sentence(name):
 @every_source
 def test_nothing_prints_but_a_command(name):
     calls = [n for n in ast.walk(TREES[name]) if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)]
-    assert name == "llmproxy" or not [call.lineno for call in calls if call.func.id == "print"]
+    assert name == "plugins._kernel" or not [call.lineno for call in calls if call.func.id == "print"]
 
 
 PROVIDERS = [name.partition(".")[2] for name in MODULES if name.startswith("providers.")]

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, List
 
 import pytest
 
+from conftest import settled
 from plugins import Request
 from plugins.llm import Llm
 from providers import Trouble, UpstreamError, _transport
@@ -61,9 +62,9 @@ def ask(monkeypatch):
     def asked(document, strict=False):
         body = json.dumps(document).encode()
         headers = [("Content-Type", "application/json"), ("x-llmproxy-strict", str(strict).lower())]
-        request = Request("POST", "/llm", Fields(headers), read=lambda: body)
+        request = Request("POST", "/llm", Fields(headers), read=body)
         try:
-            response = plugin.answer(request)
+            response = settled(plugin.answer(request))
             told = b"".join([response.body] if isinstance(response.body, bytes) else response.body)
             assert b"NaN" not in told
             status, code, headers = response.status, None, response.headers

@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from conftest import finished
 from plugins import Refusal, Request
 from plugins._dialect import Asked, Dialect, created, estimated, naming, with_field
 from providers import PAUSE, Pocket, Provider, UpstreamError, _canonical
@@ -23,7 +24,7 @@ class Tongue(Dialect):
         request = Request("POST", "/say", Fields(()))
         chat = {name: value for name, value in body.items() if name != "new"}
         asked = Asked(chat, Pocket(body))
-        return self.converse(request, asked, self.answer, self.speak), request
+        return finished(self.converse(request, asked, self.answer, self.speak)), request
 
     def answer(self, completion):
         return {"said": completion["choices"][0]["message"]["content"]}

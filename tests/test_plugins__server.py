@@ -1,790 +1,22 @@
-"""The sockets to clients: what is served, what is refused, and that nothing else ever happens to a request."""
+"""The loop: who waits costs no thread, who may block does not hold up the others, and all come to an end."""
 
 from __future__ import annotations
 
-import contextlib
 import json
-import logging
 import socket
+import sys
 import threading
 import time
 
 import pytest
 
-from plugins import Refusal, Request, Response, _server
-from plugins._server import Crew, Handler, Server
+from plugins import Response, _client, _server, late
+from plugins._server import Server
 from plugins._settings import SERVER
-from providers import Trouble
-from scripted import RESET
+from providers import BRIEFLY, Aside
+from talking import GET, LONG, Client, in_loop, in_thread, serve, told, until
 
-LONG = 20.0  # seconds nobody is to wait for
-GET = b"GET /a HTTP/1.1\r\nHost: x\r\n\r\n"
-
-
-def told(request: Request) -> Response:
-    """Tell the request back; the body is read unless the path says no."""
-    body = b"" if request.path == "/unread" else request.body()
-    return Response.of(
-        {
-            "method": request.method,
-            "target": request.target,
-            "path": request.path,
-            "query": request.query,
-            "host": request.header("host"),
-            "body": body.decode("latin-1"),
-            "fields": request.fields.pairs,
-        }
-    )
-
-
-class Client:
-    """A client that says what it is told to, and reads answers one by one."""
-
-    def __init__(self, port: int) -> None:
-        self.sock = socket.create_connection(("127.0.0.1", port), LONG)
-        self.stream = self.sock.makefile("rb")
-
-    def __enter__(self) -> Client:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stream.close()
-        self.sock.close()
-
-    def say(self, data: bytes, pieces: int = 0, pause: float = 0.0) -> Client:
-        size = pieces or len(data) or 1
-        for at in range(0, len(data), size):
-            self.sock.sendall(data[at : at + size])
-            time.sleep(pause)
-        return self
-
-    def head(self):
-        """Read a head: (status, headers)."""
-        line = self.stream.readline()
-        assert line.startswith(b"HTTP/1.1 "), line
-        headers = {}
-        for field in iter(self.stream.readline, b"\r\n"):
-            name, _, value = field.decode("latin-1").partition(":")
-            assert name.lower() not in headers, f"{name} twice"
-            headers[name.lower()] = value.strip()
-        return int(line.split()[1]), headers
-
-    def answer(self, method: str = "GET"):
-        """Read an answer: (status, headers, body)."""
-        status, headers = self.head()
-        if method == "HEAD" or status in (204, 304):
-            return status, headers, b""
-        if "content-length" in headers:
-            return status, headers, self.stream.read(int(headers["content-length"]))
-        if "transfer-encoding" not in headers:
-            return status, headers, self.stream.read()
-        body = b""
-        while True:
-            size = int(self.stream.readline() or b"-1", 16)
-            assert size >= 0, "the last chunk is missing"
-            body += self.stream.read(size)
-            assert self.stream.readline() == b"\r\n"
-            if not size:
-                return status, headers, body
-
-    def json(self):
-        status, _, body = self.answer()
-        assert status == 200, body
-        return json.loads(body)
-
-    def refused(self, status: int) -> str:
-        """Read a refusal of ours, and see the connection end; gives its words."""
-        got, headers, body = self.answer()
-        error = json.loads(body)["error"]
-        assert got == status, error
-        assert headers["connection"] == "close"
-        assert headers["content-type"] == "application/json"
-        assert headers["date"]
-        assert headers["x-request-id"]
-        assert set(error) == {"message", "type", "param", "code"}
-        assert self.ended()
-        return error["message"]
-
-    def ended(self) -> bool:
-        with contextlib.suppress(ConnectionError):
-            return self.stream.read(1) == b""
-        return True
-
-
-@pytest.fixture
-def serve():
-    """Give a maker of servers: `serve(respond, **limits)` gives a maker of clients, which bears its server."""
-    with contextlib.ExitStack() as opened:
-
-        def make(respond=told, **limits):
-            options = {name: row[0] for name, row in SERVER.items()}
-            server = Server(("127.0.0.1", 0), {**options, **limits}, respond)
-            server._crew.REST = 0.01
-            thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
-            thread.start()
-
-            def end():
-                server.limits["drain"] = LONG
-                server.drain()
-                thread.join(LONG)
-                server.server_close()
-
-            def client():
-                return opened.enter_context(Client(server.server_port))
-
-            client.server, client.thread = server, thread
-            opened.callback(end)
-            return client
-
-        yield make
-
-
-def until(true, seconds=LONG):
-    """Wait until something is so."""
-    deadline = time.monotonic() + seconds
-    while not true():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.005)
-    return True
-
-
-# requests
-
-
-def test_a_request_is_handed_on_as_it_came(serve):
-    client = serve()()
-    client.say(b"PATCH /a%2Fb//c?d=%zz&e HTTP/1.1\r\nHost: x\r\nX-A: 1\r\nx-a: \xe4\r\nContent-Length: 2\r\n\r\n\xff\0")
-    got = client.json()
-    assert (got["method"], got["target"]) == ("PATCH", "/a%2Fb//c?d=%zz&e")
-    assert (got["path"], got["query"], got["body"]) == ("/a%2Fb//c", "d=%zz&e", "\xff\0")
-    assert got["fields"] == [["Host", "x"], ["X-A", "1"], ["x-a", "\xe4"], ["Content-Length", "2"]]
-
-
-def test_a_connection_is_kept_for_the_next_request(serve):
-    client = serve()()
-    for path in (b"/a", b"/b", b"/c"):
-        assert client.say(GET.replace(b"/a", path)).json()["target"] == path.decode()
-    time.sleep(_server.LINGER * 3)  # the loop has it by now
-    assert client.say(GET).json()["target"] == "/a"
-
-
-def test_requests_in_one_breath_are_answered_in_order(serve):
-    client = serve(lambda request: time.sleep(0.05 if request.path == "/0" else 0) or told(request))()
-    posts = b"".join(b"POST /%d HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\n%03d" % (n, n) for n in range(50))
-    client.say(posts + GET + b"GET /unread HTTP/1.1\r\nHost: x\r\n\r\n" + GET)
-    for n in range(50):
-        got = client.json()
-        assert (got["target"], got["body"]) == (f"/{n}", f"{n:03d}")
-    assert [client.json()["target"] for _ in range(3)] == ["/a", "/unread", "/a"]
-
-
-def test_a_bad_request_does_not_lose_the_good_ones_before_it(serve):
-    client = serve()()
-    client.say(GET + GET + b"BAD\r\n\r\n" + GET)
-    assert client.json()["target"] == client.json()["target"] == "/a"
-    client.refused(400)
-
-
-@pytest.mark.parametrize(
-    "data",
-    [
-        GET,
-        b"POST /b HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhello",
-        b"POST /b HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nhel\r\n2;x\r\nlo\r\n0\r\nT: x\r\n\r\n",
-        b"\r\n\r\n" + GET,
-    ],
-)
-def test_a_request_may_come_byte_by_byte(serve, data):
-    client = serve()()
-    client.say(data + GET, pieces=1, pause=0.0005)
-    assert client.json()["body"] == ("hello" if b"/b" in data else "")
-    assert client.json()["target"] == "/a"
-
-
-def test_a_chunked_body_is_read_to_its_end(serve):
-    client = serve()()
-    chunks = b"".join(b"%x\r\n%s\r\n" % (n, b"x" * n) for n in range(1, 600))
-    client.say(b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n" + chunks + b"0\r\n\r\n" + GET)
-    assert len(client.json()["body"]) == 600 * 599 // 2
-    assert client.json()["target"] == "/a"
-
-
-def test_a_large_body_is_read_whole(serve):
-    client = serve(lambda request: Response.of(len(request.body())))()
-    client.say(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 9000000\r\n\r\n" + b"x" * 9_000_000 + GET)
-    assert client.json() == 9_000_000
-    assert client.json() == 0
-
-
-@pytest.mark.parametrize("lines", [1, 2, 4])
-def test_empty_lines_before_a_request_do_no_harm(serve, lines):
-    client = serve()()
-    for _ in range(2):
-        assert client.say(b"\r\n" * lines + GET).json()["target"] == "/a"
-
-
-def test_many_empty_lines_are_no_request(serve):
-    serve()().say(b"\r\n" * 20 + GET).refused(400)
-
-
-@pytest.mark.parametrize(
-    ("target", "path", "host"),
-    [
-        (b"http://Up.test:80/a?b", "/a?b", "Up.test:80"),
-        (b"HTTP://[::1]/a//b", "/a//b", "[::1]"),
-        (b"http://up.test", "/", "up.test"),
-        (b"https://up.test?q", "/?q", "up.test"),
-    ],
-)
-def test_the_authority_of_an_absolute_target_is_the_host(serve, target, path, host):
-    got = serve()().say(b"GET " + target + b" HTTP/1.1\r\nHost: other\r\nA: b\r\n\r\n").json()
-    assert (got["target"], got["host"]) == (path, host)
-    assert got["fields"] == [["Host", host], ["A", "b"]]
-
-
-def test_options_may_ask_about_the_whole_server(serve):
-    assert serve()().say(b"OPTIONS * HTTP/1.1\r\nHost: x\r\n\r\n").json()["target"] == "*"
-
-
-@pytest.mark.parametrize(
-    "target",
-    [
-        b"*",
-        b"a",
-        b"a:80",
-        b"http:///a",
-        b"http://u@h/a",
-        b"ftp://h/a",
-        b"http://h#f",
-        b"/a#f",
-        b"/..",
-        b"/a/../b",
-        b"/a/./b",
-        b"/a/%2e%2E/b",
-        b"/a/.%2e",
-        b"/a%2f..%2Fb",
-        b"/a\\..\\b",
-        b"/a%5cb",
-        b"http://h/a/../b",
-    ],
-)
-def test_a_target_that_could_mean_something_else_is_refused(serve, target):
-    serve()().say(b"GET " + target + b" HTTP/1.1\r\nHost: x\r\n\r\n").refused(400)
-
-
-@pytest.mark.parametrize(
-    "target", [b"/a..b", b"/...", b"/.a", b"/a?b=/../c", b"/a?b=\\", b"/a%252e%252e", b"//a", b"/a;b"]
-)
-def test_a_target_that_only_looks_odd_is_served(serve, target):
-    assert serve()().say(b"GET " + target + b" HTTP/1.1\r\nHost: x\r\n\r\n").json()["target"] == target.decode()
-
-
-@pytest.mark.parametrize("line", [b"CONNECT up.test:443", b"TRACE /", b"CONNECT /"])
-def test_no_tunnel_and_no_mirror(serve, line):
-    serve()().say(line + b" HTTP/1.1\r\nHost: x\r\n\r\n").refused(501)
-
-
-SMUGGLED = b"GET /smuggled HTTP/1.1\r\nHost: x\r\n\r\n"
-
-
-@pytest.mark.parametrize(
-    ("status", "data"),
-    [
-        (400, b"GET /\r\n\r\n"),
-        (400, b"GET / HTTP/1.1\nHost: x\n\n"),
-        (400, b"GET / HTTP/1.1\r\nHost: x\n\r\n"),
-        (400, b"GET / HTTP/1.1\r\nHost: x\r\nA: b\rC: d\r\n\r\n"),
-        (400, b"GET / HTTP/1.1\r\nHost: x\r\nA: b\r\n c\r\n\r\n"),
-        (400, b"GET / HTTP/1.1\r\nHost: x\r\nA: \0\r\n\r\n"),
-        (400, b"GET / HTTP/1.1\r\nHost : x\r\n\r\n"),
-        (400, b"GET / HTTP/1.1\r\n\r\n"),
-        (400, b"GET / HTTP/1.1\r\nHost: x\r\nHost: x\r\n\r\n"),
-        (400, b"GET  / HTTP/1.1\r\nHost: x\r\n\r\n"),
-        (400, b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n"),
-        (505, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"),
-        (400, b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nContent-Length: 5\r\n\r\nhello"),
-        (400, b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5, 5\r\n\r\nhello"),
-        (400, b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: +5\r\n\r\nhello"),
-        (400, b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"),
-        (501, b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n"),
-        (501, b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: x\r\n\r\n0\r\n\r\n"),
-        (400, b"POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"),
-        (400, b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello!\r\n0\r\n\r\n"),
-        (400, b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n0x5\r\nhello\r\n0\r\n\r\n"),
-        (400, b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5\nhello\r\n0\r\n\r\n"),
-        (400, b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nA : b\r\n\r\n"),
-        (414, b"GET /" + b"a" * 20_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n"),
-        (414, b"GET /" + b"a" * 20_000),
-        (431, b"GET / HTTP/1.1\r\nHost: x\r\n" + b"A: b\r\n" * 200 + b"\r\n"),
-        (431, b"GET / HTTP/1.1\r\nHost: x\r\nA: " + b"b" * 20_000 + b"\r\n\r\n"),
-        (431, b"GET / HTTP/1.1\r\nHost: x\r\n" + (b"A: " + b"b" * 1000 + b"\r\n") * 100),
-        (414, b"x" * 200_000),
-    ],
-)
-def test_what_breaks_the_rules_is_refused_and_nothing_behind_it_is_served(serve, status, data):
-    served = []
-
-    def respond(request):
-        try:
-            request.body()
-        except Refusal as refusal:
-            return Response.of(refusal.document(), refusal.status)
-        served.append(request.path)
-        return told(request)
-
-    serve(respond)().say(data + SMUGGLED).refused(status)
-    assert served == []
-
-
-@pytest.mark.parametrize(
-    ("status", "data"),
-    [
-        (400, b"HEAD /../a HTTP/1.1\r\nHost: x\r\n\r\n"),
-        (400, b"HEAD / HTTP/1.1\r\n\r\n"),
-        (414, b"HEAD /" + b"a" * 20_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n"),
-        (431, b"HEAD / HTTP/1.1\r\nHost: x\r\n" + b"A: b\r\n" * 200 + b"\r\n"),
-    ],
-    ids=["path", "host", "line", "fields"],
-)
-def test_a_refused_head_gets_no_body(serve, status, data):
-    client = serve()().say(data)
-    got, headers, _ = client.answer("HEAD")
-    assert (got, headers["connection"]) == (status, "close")
-    assert client.ended()
-
-
-def test_a_head_of_blanks_does_not_stop_the_house(serve):
-    open_ = serve()
-    begun = time.monotonic()
-    open_().say(b"GET / HTTP/1.1\r\nHost: x\r\nA:" + b" " * 60_000 + b"\0\r\n\r\n")
-    open_().say(GET).json()
-    assert time.monotonic() - begun < 5  # a pattern that tries twice takes a quarter of a minute
-
-
-# bodies nobody wanted
-
-
-@pytest.mark.parametrize("size", [1, 1000, 60_000])
-def test_a_body_nobody_read_is_not_the_next_request(serve, size):
-    client = serve()()
-    body = (SMUGGLED * (size // len(SMUGGLED) + 1))[:size]
-    client.say(b"POST /unread HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % size + body + GET)
-    assert client.json()["target"] == "/unread"
-    assert client.json()["target"] == "/a"
-
-
-@pytest.mark.parametrize("framing", [b"Content-Length: 1000000", b"Transfer-Encoding: chunked"])
-def test_a_body_nobody_read_ends_the_connection_when_its_end_is_far(serve, framing):
-    client = serve()()
-    client.say(b"POST /unread HTTP/1.1\r\nHost: x\r\n" + framing + b"\r\n\r\n" + SMUGGLED)
-    status, headers, _ = client.answer()
-    assert (status, headers["connection"]) == (200, "close")
-    assert client.ended()
-
-
-def test_a_body_nobody_reads_and_nobody_sends_is_not_waited_for_long(serve, monkeypatch):
-    monkeypatch.setattr(_server, "FAREWELL", 0.1)
-    client = serve()()
-    client.say(b"POST /unread HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nGET ")
-    status, headers, _ = client.answer()
-    assert (status, headers["connection"]) == (200, "close")
-    assert client.ended()
-
-
-def test_a_body_that_came_too_slowly_is_not_begun_anew(serve, monkeypatch):
-    """Half of it was read; the other half and what follows must not be taken for the whole."""
-    monkeypatch.setattr(_server, "PATIENCE", 0.15)
-    late = threading.Event()
-
-    def respond(request):
-        try:
-            return told(request)
-        except Refusal as refusal:
-            late.set()
-            time.sleep(0.1)
-            return Response.of(refusal.document(), refusal.status)
-
-    client = serve(respond)()
-    client.say(b"POST /a HTTP/1.1\r\nHost: x\r\nContent-Length: 40\r\n\r\n" + b"x" * 20)
-    assert late.wait(LONG)
-    client.say(b"y" * 20 + b"POST / HTTP/1.1\r\nA: " + SMUGGLED)
-    client.refused(408)
-
-
-# limits
-
-
-def test_a_body_over_the_limit_is_refused_before_it_is_read(serve):
-    client = serve(refusing, max_body=1000)()
-    client.say(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1001\r\n\r\n")
-    assert "1000" in client.refused(413)
-    client = serve(refusing, max_body=1000)()
-    client.say(b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n200\r\n" + b"x" * 512 + b"\r\n3e9\r\n")
-    client.refused(413)
-
-
-def refusing(request):
-    try:
-        return told(request)
-    except Refusal as refusal:
-        return Response.of(refusal.document(), refusal.status, refusal.headers)
-
-
-def test_a_body_at_the_limit_is_taken(serve):
-    client = serve(max_body=1000)()
-    client.say(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n" + b"x" * 1000)
-    assert len(client.json()["body"]) == 1000
-
-
-def test_a_refusal_reaches_a_client_that_sends_its_whole_body_first(serve):
-    client = serve(refusing, max_body=1000)()
-    client.say(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 30000000\r\n\r\n" + b"x" * 30_000_000)
-    client.refused(413)
-
-
-def test_go_on_is_said_when_the_body_is_wanted(serve):
-    wanted = threading.Event()
-    client = serve(lambda request: wanted.wait(LONG) and told(request))()
-    client.say(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nExpect: 100-Continue\r\n\r\n")
-    client.sock.settimeout(0.05)
-    with pytest.raises(OSError, match="timed out"):
-        client.sock.recv(1)
-    client.sock.settimeout(LONG)
-    wanted.set()
-    assert client.head() == (100, {})
-    assert client.say(b"hello" + GET).json()["body"] == "hello"
-    assert client.json()["target"] == "/a"
-
-
-def test_go_on_is_not_said_when_the_body_is_there(serve):
-    client = serve()()
-    client.say(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\nhello")
-    assert client.json()["body"] == "hello"
-
-
-@pytest.mark.parametrize("length", [b"5", b"5000"])
-def test_go_on_is_not_said_before_a_refusal(serve, length):
-    client = serve(lambda request: Response.of({}, 403), max_body=1000)()
-    client.say(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: " + length + b"\r\nExpect: 100-continue\r\n\r\n")
-    status, headers, _ = client.answer()
-    assert (status, headers["connection"]) == (403, "close")
-    assert client.ended()
-
-
-def test_go_on_is_not_said_to_http_1_0(serve):
-    client = serve()()
-    client.say(b"POST / HTTP/1.0\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n")
-    client.sock.settimeout(0.05)
-    with pytest.raises(OSError, match="timed out"):
-        client.sock.recv(1)
-
-
-# time
-
-
-def test_a_head_that_trickles_is_given_up(serve):
-    client = serve(head_timeout=0.3)()
-    begun = time.monotonic()
-    with contextlib.suppress(OSError):
-        client.say(GET[:20], pieces=1, pause=0.05)
-    client.refused(408)
-    assert time.monotonic() - begun < 10
-
-
-def test_empty_lines_that_trickle_are_given_up(serve):
-    client = serve(head_timeout=0.2, idle_timeout=LONG)()
-    with pytest.raises(OSError, match=r"Broken pipe|reset"):
-        client.say(b"\r\n" * 100, pieces=2, pause=0.05)
-
-
-def test_a_connection_that_asks_nothing_is_closed_without_a_word(serve):
-    open_ = serve(idle_timeout=0.1)
-    fresh = open_()
-    used = open_()
-    used.say(GET).json()
-    assert fresh.ended()
-    assert used.ended()
-
-
-def test_a_body_that_trickles_is_given_up(serve, monkeypatch):
-    monkeypatch.setattr(_server, "PATIENCE", 0.2)
-    client = serve(refusing)()
-    client.say(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n")
-    with contextlib.suppress(OSError):
-        client.say(b"x" * 8, pieces=1, pause=0.05)
-    assert "too slowly" in client.refused(408)
-
-
-def test_a_body_that_keeps_its_pace_has_time(serve, monkeypatch):
-    monkeypatch.setattr(_server, "PATIENCE", 0.3)
-    monkeypatch.setattr(_server, "LEAST_RATE", 1000)
-    client = serve(refusing)()
-    client.say(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 10000\r\n\r\n")
-    client.say(b"x" * 10_000, pieces=1000, pause=0.05)
-    assert len(client.json()["body"]) == 10_000
-
-
-def test_a_client_that_does_not_take_its_answer_is_given_up(serve):
-    open_ = serve(lambda request: Response(200, {}, b"x" * 30_000_000), write_timeout=0.1)
-    open_().say(GET)
-    assert until(lambda: not open_.server._open)
-
-
-# answers
-
-
-def test_head_has_the_headers_of_get_and_no_body(serve):
-    client = serve()()
-    client.say(GET.replace(b"GET", b"HEAD"))
-    status, headers, _ = client.answer("HEAD")
-    assert status == 200
-    assert int(headers["content-length"]) > 90
-    assert client.say(GET).json()["method"] == "GET"
-
-
-class Blocks:
-    """A body that tells whether it was closed."""
-
-    def __init__(self, *blocks, trouble=None) -> None:
-        self.blocks = iter(blocks)
-        self.trouble = trouble
-        self.closed = False
-
-    def __iter__(self):
-        return self
-
-    def __next__(self):
-        for block in self.blocks:
-            return block
-        if self.trouble:
-            raise self.trouble
-        raise StopIteration
-
-    def close(self):
-        self.closed = True
-
-
-def test_a_body_of_unknown_length_is_chunked(serve):
-    body = Blocks(b"", b"one", b"", b"", b"two")
-    client = serve(lambda request: Response(200, {"Content-Type": "text/plain"}, body))()
-    client.say(GET)
-    status, headers, text = client.answer()
-    assert (status, headers["transfer-encoding"], text) == (200, "chunked", b"onetwo")
-    assert "content-length" not in headers
-    client.say(GET)
-    assert client.answer()[2] == b""
-    assert until(lambda: body.closed)
-
-
-def test_a_body_of_known_length_is_not_chunked(serve):
-    client = serve(lambda request: Response(200, {"content-length": "6"}, Blocks(b"one", b"two")))()
-    for _ in range(2):
-        _, headers, text = client.say(GET).answer()
-        assert ("transfer-encoding" in headers, text) == (False, b"onetwo")
-
-
-def test_http_1_0_is_answered_until_the_end(serve):
-    client = serve(lambda request: Response(200, {}, Blocks(b"one", b"two")))()
-    client.say(b"GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n")
-    status, headers, text = client.answer()
-    assert (status, headers["connection"], text) == (200, "close", b"onetwo")
-    assert "transfer-encoding" not in headers
-
-
-@pytest.mark.parametrize("method", [b"HEAD", b"GET"])
-def test_a_body_that_is_not_sent_is_closed(serve, method):
-    bodies = [Blocks(b"one"), Blocks(b"two")]
-    status = 200 if method == b"HEAD" else 304
-    client = serve(lambda request: Response(status, {"ETag": "x"}, bodies[0]))()
-    client.say(method + GET[3:])
-    got, headers, _ = client.answer("HEAD")
-    assert (got, headers["etag"]) == (status, "x")
-    assert until(lambda: bodies[0].closed)
-    bodies.pop(0)
-    client.say(method + GET[3:])
-    client.answer("HEAD")
-
-
-def test_what_comes_is_sent_at_once(serve):
-    go_on = threading.Event()
-
-    def words():
-        yield b""  # a pause: the head goes
-        go_on.wait(LONG)
-        yield b"one"
-        go_on.wait(LONG)
-        yield b"two"
-
-    client = serve(lambda request: Response(200, {}, words()))()
-    client.say(GET)
-    assert client.head()[0] == 200
-    go_on.set()
-    assert client.stream.readline() == b"3\r\n"
-
-
-@pytest.mark.parametrize(
-    ("asked", "headers", "begun"),
-    [
-        (GET, {}, b"3\r\none\r\n"),
-        (GET, {"Content-Length": "10"}, b"one"),
-        (b"GET / HTTP/1.0\r\n\r\n", {"Content-Length": "10"}, b"one"),
-    ],
-)
-@pytest.mark.parametrize("trouble", [Trouble(502, "cut"), OSError("a bug")])
-def test_a_body_that_breaks_off_is_never_ended(serve, caplog, asked, headers, begun, trouble):
-    caplog.set_level(logging.CRITICAL, "llmproxy")
-    client = serve(lambda request: Response(200, headers, Blocks(b"one", trouble=trouble)))()
-    client.say(asked)
-    client.head()
-    assert client.stream.read() == begun
-
-
-def test_a_body_without_length_that_breaks_off_ends_in_a_reset(serve):
-    told_ = threading.Event()
-
-    def words():
-        yield b"one"
-        told_.wait(LONG)
-        raise Trouble(502, "cut")
-
-    client = serve(lambda request: Response(200, {}, words()))()
-    client.say(b"GET / HTTP/1.0\r\n\r\n")
-    client.head()
-    assert client.stream.read(3) == b"one"
-    told_.set()
-    with pytest.raises(ConnectionResetError):
-        client.stream.read()
-
-
-def test_all_that_came_before_a_cut_reaches_the_client(serve):
-    """A reset would throw away what is still on its way."""
-    client = serve(lambda request: Response(200, {}, Blocks(b"x" * 5_000_000, trouble=Trouble(502, "cut"))))()
-    client.say(GET)
-    client.head()
-    time.sleep(0.05)
-    assert len(client.stream.read()) > 5_000_000
-
-
-def test_each_answer_says_who_asked_and_when(serve):
-    client = serve()()
-    headers = [client.say(GET).answer()[1] for _ in range(2)]
-    assert headers[0]["x-request-id"] != headers[1]["x-request-id"]
-    assert headers[0]["date"].endswith(" GMT")
-    assert "server" not in headers[0]
-
-
-@pytest.mark.parametrize(("given", "taken"), [(b"my-id_1.2", True), (b"x" * 65, False), (b"a b", False), (b"", False)])
-def test_a_sane_id_of_the_clients_own_is_taken(serve, given, taken):
-    client = serve(lambda request: Response(200, {"X-Request-Id": "upstream"}, request.id.encode()))()
-    client.say(b"GET / HTTP/1.1\r\nHost: x\r\nX-Request-ID: " + given + b"\r\n\r\n")
-    _, headers, body = client.answer()
-    assert headers["x-request-id"] == body.decode()
-    assert (body == given) is taken
-
-
-def test_a_bug_is_a_bare_500(serve, caplog):
-    caplog.set_level(logging.CRITICAL, "llmproxy")
-    client = serve(lambda request: 1 / 0)()
-    for _ in range(2):
-        status, headers, body = client.say(GET).answer()
-        assert (status, json.loads(body)["error"]["message"]) == (500, "internal error")
-        assert headers["x-request-id"]
-        assert headers["vary"] == "Origin"
-
-
-@pytest.mark.parametrize("line", [b"GET  / HTTP/1.1", b"CONNECT / HTTP/1.1", b"HEAD  / HTTP/1.1"])
-def test_what_is_no_request_is_told_what_hangs_on_the_page_too(serve, line):
-    assert b"\r\nVary: Origin\r\n" in serve()().say(line + b"\r\nHost: x\r\n\r\n").stream.read()
-
-
-def test_a_connection_that_does_not_tell_where_it_came_to_is_taken(serve):
-    class Lost(socket.socket):
-        def getsockname(self):
-            raise OSError("gone")
-
-    with Lost() as sock:
-        assert Handler(sock, ("192.0.2.1", 1), None).local == ""
-
-
-@pytest.mark.parametrize("value", ["a\r\nSet-Cookie: b", "\u20ac", "a\x00b", "a\nb"])
-def test_a_header_that_cannot_be_sent_is_a_bug(serve, caplog, value):
-    caplog.set_level(logging.CRITICAL, "llmproxy")
-    client = serve(lambda request: Response(200, {"X-A": value}))()
-    status, headers, _ = client.say(GET).answer()
-    assert status == 500
-    assert not {"x-a", "set-cookie"} & set(headers)
-
-
-def test_a_bug_is_logged_with_the_requests_id(serve, caplog):
-    client = serve(lambda request: {}["missing"])()
-    client.say(GET.replace(b"\r\n\r\n", b"\r\nX-Request-Id: id-1\r\n\r\n")).answer()
-    assert [record.getMessage() for record in caplog.records] == ["id-1: failed"]
-    assert "KeyError" in caplog.text
-
-
-# clients that leave
-
-
-def test_a_client_that_leaves_ends_what_is_done_for_it(serve):
-    ended = threading.Event()
-    begun = threading.Event()
-
-    def respond(request):
-        request.scope.add(ended.set)
-        begun.set()
-        request.scope.wait(None, LONG)
-        return Response()
-
-    client = serve(respond)()
-    client.say(GET)
-    assert begun.wait(LONG)
-    left = time.monotonic()
-    client.__exit__()
-    assert ended.wait(LONG)
-    assert time.monotonic() - left < 1
-
-
-@pytest.mark.parametrize("reset", [False, True])
-def test_a_client_that_leaves_under_way_ends_the_body(serve, reset):
-    closed = threading.Event()
-
-    def words():
-        try:
-            while True:
-                time.sleep(0.005)
-                yield b"word "
-        finally:
-            closed.set()
-
-    client = serve(lambda request: Response(200, {}, words()))()
-    client.say(GET).head()
-    if reset:
-        client.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
-    client.__exit__()
-    assert closed.wait(LONG)
-
-
-def test_nothing_of_a_client_that_left_is_left(serve, caplog):
-    open_ = serve()
-    for data in (b"", b"GET", GET, GET[:-2] + b"Content-Length: 5\r\n\r\nhe", b"\x00"):
-        client = open_()
-        client.say(data)
-        client.__exit__()
-    assert until(lambda: not open_.server._open)
-    assert until(lambda: open_.server._crew.busy == 0)
-    assert caplog.records == []
-
-
-def test_half_a_request_is_never_served(serve):
-    served = []
-    open_ = serve(lambda request: served.append(request.body()) or Response())
-    for data in (GET[:-1], GET[:-2], b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhell"):
-        client = open_()
-        client.say(data)
-        client.sock.shutdown(socket.SHUT_WR)
-        assert client.ended()
-    assert served == []
+__all__ = ["serve"]
 
 
 # full houses
@@ -810,7 +42,7 @@ def test_one_connection_too_many_is_told_so(serve):
 
 def test_far_too_many_connections_are_closed_without_a_word(serve, monkeypatch):
     monkeypatch.setattr(_server, "SPARE", 2)
-    monkeypatch.setattr(_server, "FAREWELL", LONG)
+    monkeypatch.setattr(_client, "FAREWELL", LONG)
     open_ = serve(max_connections=1)
     open_().say(GET).json()
     for _ in range(2):
@@ -820,7 +52,7 @@ def test_far_too_many_connections_are_closed_without_a_word(serve, monkeypatch):
 
 def test_one_request_too_many_is_told_so(serve):
     held = threading.Event()
-    open_ = serve(lambda request: held.wait(LONG) and told(request), threads=2)
+    open_ = serve(lambda request: held.wait(LONG) and told(request), threads=2, how=in_thread)
     clients = [open_().say(GET) for _ in range(2)]
     assert until(lambda: open_.server._crew.busy == 2)
     surplus = open_().say(GET)
@@ -842,34 +74,6 @@ def test_the_silent_do_not_keep_the_others_waiting(serve):
     assert open_.server._crew.busy <= 2
 
 
-def test_a_crew_that_can_get_no_threads_says_so(monkeypatch):
-    def start(_):
-        raise RuntimeError("can't start new thread")
-
-    crew = Crew(5)
-    monkeypatch.setattr(threading.Thread, "start", start)
-    assert not crew.take(lambda: None)
-    assert crew.busy == 0
-
-
-def test_a_crew_is_as_large_as_it_has_to_be():
-    done = threading.Semaphore(0)
-    names = set()
-    crew = Crew(2)
-    crew.REST = 0.05
-
-    def job():
-        names.add(threading.current_thread().name)
-        done.release()
-
-    for _ in range(20):
-        assert until(lambda: crew.take(job))
-        assert done.acquire(timeout=LONG)
-        assert until(lambda: crew.busy == 0)
-    assert len(names) < 20  # they were used again
-    assert until(lambda: crew._all == 0)
-
-
 def test_a_loop_that_stumbles_goes_on(serve, caplog):
     open_ = serve()
     open_.server.on_tick = lambda: 1 / 0
@@ -889,7 +93,7 @@ def test_a_drain_lets_open_answers_finish(serve):
         go_on.wait(LONG)
         yield b"two"
 
-    open_ = serve(lambda request: Response(200, {}, words()) if request.path == "/a" else told(request))
+    open_ = serve(lambda request: Response(200, {}, words()) if request.path == "/a" else told(request), how=in_thread)
     idle, busy = open_(), open_()
     idle.say(GET.replace(b"/a", b"/b")).json()
     busy.say(GET)
@@ -940,7 +144,7 @@ def test_what_is_in_a_hurry_does_not_wait_for_the_next_tick():
 
 def test_a_drain_does_not_wait_for_ever(serve):
     held = threading.Event()
-    open_ = serve(lambda request: held.wait(LONG) and Response(), drain=0.1)
+    open_ = serve(lambda request: held.wait(LONG) and Response(), drain=0.1, how=in_thread)
     open_().say(GET)
     assert until(lambda: open_.server._crew.busy == 1)
     open_.server.drain()
@@ -964,3 +168,228 @@ def test_an_address_may_be_of_the_newer_kind():
         pytest.skip("no IPv6 here")
     assert server.server_port
     server.server_close()
+
+
+# the loop
+
+
+def threads():
+    return threading.active_count()
+
+
+def test_who_waits_costs_no_thread(serve):
+    """Fifty requests wait, each for a socket of its own, and no thread is there but those of the test."""
+    ends = [socket.socketpair() for _ in range(50)]
+
+    @late
+    def waits(request):
+        ours = ends[int(request.path[1:])][0]
+        assert (yield from request.scope.waiting(ours, LONG))
+        return Response(200, {}, ours.recv(10))
+
+    open_ = serve(waits, how=lambda respond: respond)
+    before = threads()
+    clients = [open_().say(GET.replace(b"/a", b"/%d" % n)) for n in range(50)]
+    assert until(lambda: sum(handler.watched is not None for handler in open_.server._all_open()) == 50)
+    assert threads() == before
+    for n in reversed(range(50)):
+        ends[n][1].send(b"%d" % n)
+        assert clients[n].answer()[2] == b"%d" % n
+    for pair in ends:
+        for end in pair:
+            end.close()
+
+
+def test_a_wait_ends_when_its_time_is_up(serve):
+    ours, theirs = socket.socketpair()
+
+    @late
+    def waits(request):
+        began = time.monotonic()
+        ready = yield from request.scope.waiting(ours, 0.2)
+        return Response.of([ready, 0.15 < time.monotonic() - began < LONG])
+
+    with ours, theirs:
+        assert serve(waits, how=lambda respond: respond)().say(GET).json() == [False, True]
+
+
+def test_a_sleep_is_a_wait_for_nothing(serve):
+    @late
+    def sleeps(request):
+        yield from request.scope.waiting(None, 0.05)
+        return Response.of("awake")
+
+    assert serve(sleeps, how=lambda respond: respond)().say(GET).json() == "awake"
+
+
+def test_a_client_that_leaves_ends_what_waits_for_it(serve):
+    ours, theirs = socket.socketpair()
+    ended = threading.Event()
+
+    @late
+    def waits(request):
+        request.scope.add(ended.set)
+        yield from request.scope.waiting(ours, LONG)
+
+    with ours, theirs:
+        client = serve(waits, how=lambda respond: respond)().say(GET)
+        time.sleep(0.05)
+        client.__exit__()
+        assert ended.wait(LONG)
+
+
+def test_what_says_that_it_may_block_holds_up_nobody(serve):
+    go_on, where = threading.Event(), []
+
+    @late
+    def blocks(request):
+        if request.path == "/slow":
+            yield from request.scope.aside()
+            where.append(threading.current_thread())
+            assert go_on.wait(LONG)
+            yield from request.scope.waiting(None, 0.01)
+            where.append(threading.current_thread())
+        return Response.of(request.path)
+
+    open_ = serve(blocks, how=lambda respond: respond)
+    slow = open_().say(GET.replace(b"/a", b"/slow"))
+    assert until(lambda: where)
+    for _ in range(3):
+        assert open_().say(GET).json() == "/a"
+    go_on.set()
+    assert slow.json() == "/slow"
+    assert where[0] is not open_.thread
+    assert where[1] is open_.thread  # once it waits like the others, it is with the others again
+
+
+def test_what_may_block_to_its_end_stays_in_its_thread(serve):
+    where = []
+
+    @late
+    def blocks(request):
+        yield from request.scope.aside(Aside(stays=True))
+        for _ in range(3):
+            yield from request.scope.waiting(None, 0.01)
+            where.append(threading.current_thread())
+        return Response.of("done")
+
+    open_ = serve(blocks, how=lambda respond: respond)
+    assert open_().say(GET).json() == "done"
+    assert len(set(where)) == 1
+    assert where[0] is not open_.thread
+
+
+def test_a_crowd_of_brief_things_needs_few_threads(serve):
+    most = []
+
+    @late
+    def brief(request):
+        yield from request.scope.aside(BRIEFLY)
+        most.append(threads())
+        return Response.of("done")
+
+    open_ = serve(brief, how=lambda respond: respond)
+    open_.server._crew.MOMENT = LONG  # however busy this machine is
+    before = threads()
+    clients = [open_().say(GET) for _ in range(60)]
+    assert [client.json() for client in clients] == ["done"] * 60
+    assert max(most) <= before + _server.Crew.FEW
+
+
+def test_a_body_without_end_lets_others_have_their_turn(serve):
+    """A body that never pauses, and a client that takes it as fast as it comes."""
+
+    def endless():
+        while True:
+            yield b"x" * 65536
+
+    open_ = serve(lambda request: Response(200, {}, endless() if request.path == "/a" else b"quick"), how=in_loop)
+    greedy = open_().say(GET)
+    stop = threading.Event()
+
+    def take():
+        while not stop.is_set():
+            greedy.sock.recv(1 << 20)
+
+    taking = threading.Thread(target=take)
+    taking.start()
+    try:
+        for _ in range(10):
+            assert open_().say(GET.replace(b"/a", b"/b")).answer()[2] == b"quick"
+    finally:
+        stop.set()
+        taking.join()
+
+
+def test_a_client_that_takes_nothing_holds_up_nobody(serve):
+    open_ = serve(lambda request: Response(200, {}, b"x" * 20_000_000), how=in_loop)
+    lazy = open_().say(GET)
+    time.sleep(0.05)
+    with open_() as client:
+        client.say(GET)
+        assert len(client.answer()[2]) == 20_000_000
+    assert len(lazy.answer()[2]) == 20_000_000
+
+
+def test_what_a_client_says_ahead_is_kept_for_later_but_not_without_end(serve, monkeypatch):
+    monkeypatch.setattr(_server, "MOST_AHEAD", 1000)
+    ours, theirs = socket.socketpair()
+
+    @late
+    def waits(request):
+        if request.path == "/a":
+            yield from request.scope.waiting(ours, LONG)
+        return Response.of(request.path)
+
+    with ours, theirs:
+        open_ = serve(waits, how=lambda respond: respond)
+        client = open_().say(GET)
+        for n in range(300):
+            client.say(GET.replace(b"/a", b"/%d" % n))
+        assert until(lambda: any(len(handler.ahead) > 1000 for handler in open_.server._all_open()))
+        theirs.send(b"!")
+        assert [client.json() for _ in range(301)] == ["/a", *(f"/{n}" for n in range(300))]
+
+
+def test_a_socket_that_stirs_while_nobody_waits_for_it_is_let_be(serve):
+    """It lies idle, or whoever has it is busy: the loop must not be told of it again and again."""
+    ours, theirs = socket.socketpair()
+
+    @late
+    def waits(request):
+        yield from request.scope.waiting(ours, LONG)
+        return Response.of(ours.recv(1).decode())
+
+    with ours, theirs:
+        open_ = serve(waits, how=lambda respond: respond)
+        client = open_().say(GET)
+        theirs.send(b"12")
+        assert client.json() == "1"
+        assert until(lambda: ours.fileno() not in open_.server._watched)
+        assert client.say(GET).json() == "2"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no such limit")
+def test_who_cannot_be_taken_now_is_taken_later_and_the_others_go_on(serve, caplog):
+    """With no descriptors left, the loop does not turn about the one connection it cannot take."""
+    import resource
+
+    open_ = serve(how=in_loop)
+    first = open_()
+    first.say(GET).json()
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    waiting = socket.socket()
+    with socket.socket() as probe:
+        free = probe.fileno()  # all below are taken
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free, hard))
+    try:
+        waiting.connect(("127.0.0.1", open_.server.server_port))
+        assert until(lambda: "cannot accept" in caplog.text)
+        assert first.say(GET).json()["target"] == "/a"
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    waiting.settimeout(LONG)
+    with waiting:
+        waiting.sendall(GET)
+        assert waiting.recv(100).startswith(b"HTTP/1.1 200")
+    assert caplog.text.count("cannot accept") < 100

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from conftest import finished
 from plugins import Response
 from plugins._stream import KEEP_ALIVE, Chunks, begun, event, events, flowing, sse, whole
 from plugins._stream import told as in_words
@@ -66,7 +67,7 @@ class Script:
 def written(*items, notes=None, **options):
     """Give the blocks of a script, and the script."""
     script = Script(*items)
-    stream = begun(script.parts(), HEARTBEAT, script.clock)
+    stream = finished(begun(script.parts(), HEARTBEAT, script.clock))
     speak = partial(events, **options)
     blocks = list(flowing(stream, speak, in_words, HEARTBEAT, {} if notes is None else notes, clock=script.clock))
     assert script.closed
@@ -84,19 +85,19 @@ def test_nothing_is_asked_before_it_must_be():
     script = Script(part("a"), part("b"))
     parts = script.parts()
     assert script.asked == 0
-    first, rest = begun(parts, HEARTBEAT, script.clock)
+    first, rest = finished(begun(parts, HEARTBEAT, script.clock))
     assert (first, script.asked) == (part("a"), 1)
     assert list(rest) == [part("b")]
 
 
 def test_pauses_before_the_first_part_are_waited_through():
     script = Script(PAUSE, 5.0, 5.0, part("a"))
-    assert begun(script.parts(), HEARTBEAT, script.clock).first == part("a")
+    assert finished(begun(script.parts(), HEARTBEAT, script.clock)).first == part("a")
 
 
 def test_a_silence_longer_than_the_patience_begins_the_stream():
     script = Script(PAUSE, 5.0, 5.0, 5.0, 5.0, part("a"))
-    first, rest = begun(script.parts(), HEARTBEAT, script.clock)
+    first, rest = finished(begun(script.parts(), HEARTBEAT, script.clock))
     assert (first, script.asked) == ({}, 4)
     assert list(rest) == [PAUSE, part("a")]
 
@@ -105,7 +106,7 @@ def test_a_silence_longer_than_the_patience_begins_the_stream():
 def test_trouble_before_the_first_part_is_raised_and_everything_closed(trouble):
     script = Script(PAUSE, trouble)
     with pytest.raises(type(trouble)) as caught:
-        begun(script.parts(), HEARTBEAT, script.clock)
+        finished(begun(script.parts(), HEARTBEAT, script.clock))
     assert caught.value is trouble
     assert script.closed
 
@@ -113,8 +114,8 @@ def test_trouble_before_the_first_part_is_raised_and_everything_closed(trouble):
 def test_a_clock_that_breaks_leaves_nothing_open():
     script = Script(PAUSE, part("a"))
     parts, ticks = script.parts(), iter([0.0])
-    with pytest.raises(StopIteration):
-        begun(parts, HEARTBEAT, lambda: next(ticks))
+    with pytest.raises(RuntimeError):
+        finished(begun(parts, HEARTBEAT, lambda: next(ticks)))
     assert script.closed
 
 
@@ -180,7 +181,7 @@ def test_a_life_sign_is_a_comment_that_clients_pass_over():
 
 def test_a_dialect_without_life_signs_is_silent():
     script = Script(PAUSE, 20.0, 20.0, part("a"))
-    stream = begun(script.parts(), HEARTBEAT, script.clock)
+    stream = finished(begun(script.parts(), HEARTBEAT, script.clock))
     blocks = list(flowing(stream, events, in_words, HEARTBEAT, {}, life=b"", clock=script.clock))
     assert blocks == [b"", b"", event(part("a")) + DONE]
 
@@ -218,7 +219,7 @@ def test_trouble_after_a_long_silence_is_an_event_too():
 @pytest.mark.parametrize("bug", [ValueError("a bug"), Gone()])
 def test_anything_else_breaks_the_stream_off_and_closes_everything(bug):
     script = Script(part("a"), PAUSE, bug)
-    stream = flowing(begun(script.parts(), HEARTBEAT), events, in_words, HEARTBEAT, {})
+    stream = flowing(finished(begun(script.parts(), HEARTBEAT)), events, in_words, HEARTBEAT, {})
     assert next(stream) == event(part("a"))
     with pytest.raises(type(bug)):
         next(stream)
@@ -228,7 +229,7 @@ def test_anything_else_breaks_the_stream_off_and_closes_everything(bug):
 def test_a_client_that_leaves_closes_the_parts():
     script = Script(part("a"), PAUSE, part("b"))
     parts = script.parts()
-    stream = flowing(begun(parts, HEARTBEAT), events, in_words, HEARTBEAT, {})
+    stream = flowing(finished(begun(parts, HEARTBEAT)), events, in_words, HEARTBEAT, {})
     next(stream)
     assert not script.closed
     stream.close()
@@ -318,14 +319,14 @@ def test_chunks_are_written_as_events_are_whatever_came_before_them():
 
 def test_a_whole_answer_is_the_last_part_that_is_none_of_the_pauses():
     script = Script(PAUSE, PAUSE, part("a"), PAUSE)
-    assert whole(script.parts()) == part("a")
+    assert finished(whole(script.parts())) == part("a")
     assert script.closed
 
 
 def test_trouble_in_a_whole_answer_is_raised_and_everything_closed():
     script = Script(PAUSE, BROKEN)
     with pytest.raises(UpstreamError):
-        whole(script.parts())
+        finished(whole(script.parts()))
     assert script.closed
 
 

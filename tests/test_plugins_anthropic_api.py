@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from conftest import settled
 from conversations import CONVERSATIONS, MODELS, TOOLS, message, result, user, wish
 from dialects import own
 from dialects.anthropic import Anthropic, added_up, events_of
@@ -81,11 +82,11 @@ def ask(up, body, path="/messages", method="POST", headers=()):
     plugin = AnthropicAPI({"heartbeat": 15.0}, up)
     data = json.dumps(body).encode()
     fields = Fields([("content-type", "application/json"), *headers])
-    request = Request(method, f"/llm/v1{path}", fields, read=lambda: data)
+    request = Request(method, f"/llm/v1{path}", fields, read=data)
     request.id = "r1"
     route = f"{method} {request.path}"
     try:
-        response = plugin.routes().get(route, plugin.routes()["GET /llm/v1/models/*"])(request)
+        response = settled(plugin.routes().get(route, plugin.routes()["GET /llm/v1/models/*"])(request))
     except Trouble as trouble:
         response = plugin.error(trouble)
     if not isinstance(response.body, bytes):
@@ -711,7 +712,7 @@ def test_what_a_provider_of_the_same_dialect_says_is_passed_on_as_it_is():
 def test_a_silence_is_broken_by_a_ping():
     plugin = AnthropicAPI({"heartbeat": 0.0}, Up(PAUSE, PAUSE, *parts({"content": "x"})))
     data = json.dumps({**ASKED, "stream": True}).encode()
-    request = Request("POST", "/llm/v1/messages", Fields([("content-type", "application/json")]), read=lambda: data)
+    request = Request("POST", "/llm/v1/messages", Fields([("content-type", "application/json")]), read=data)
     body = b"".join(plugin.chatted(request).body)
     assert body.startswith(PING)
     assert events_of(body.decode())[-1] == {"type": "message_stop"}

@@ -31,7 +31,7 @@ DEFAULTS = {name: option[0] for name, option in Execute.options.items()}
 def asking(body: Any, **headers: str) -> Request:
     data = body if isinstance(body, bytes) else json.dumps(body).encode()
     fields = Fields([("Content-Type", "application/json"), *((k.replace("_", "-"), v) for k, v in headers.items())])
-    return Request("POST", "/execute", fields, read=lambda: data)
+    return Request("POST", "/execute", fields, read=data)
 
 
 def execute(keeper: Any = Unconfined, **options: Any) -> Execute:
@@ -257,7 +257,7 @@ def test_a_bad_request_is_400_and_names_the_field(body, param, code):
 
 
 def test_a_body_that_does_not_say_it_is_json_is_415():
-    request = Request("POST", "/execute", Fields([("Content-Type", "text/plain")]), read=lambda: b'{"code": "1"}')
+    request = Request("POST", "/execute", Fields([("Content-Type", "text/plain")]), read=b'{"code": "1"}')
     with pytest.raises(Refusal) as caught:
         execute().run(request)
     assert caught.value.status == 415

@@ -7,6 +7,7 @@ import json
 
 import pytest
 
+from conftest import settled
 from plugins import Request
 from plugins._state import sealed
 from plugins.gemini_api import GeminiApi, as_array, verb_of
@@ -60,10 +61,10 @@ def ask(up, target, body=None, method="POST", headers=()):
     plugin = GeminiApi({"heartbeat": 15.0}, up)
     data = json.dumps(body).encode()
     fields = Fields([("content-type", "application/json"), *headers])
-    request = Request(method, f"/llm/v1beta/models{target}", fields, read=lambda: data)
+    request = Request(method, f"/llm/v1beta/models{target}", fields, read=data)
     route = f"{method} /llm/v1beta/models" + ("/*" if request.path != "/llm/v1beta/models" else "")
     try:
-        response = plugin.routes()[route](request)
+        response = settled(plugin.routes()[route](request))
     except Trouble as trouble:
         response = plugin.error(trouble)
     if isinstance(response.body, bytes):

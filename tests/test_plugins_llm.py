@@ -8,6 +8,7 @@ import struct
 
 import pytest
 
+from conftest import settled
 from plugins import Refusal, Request
 from plugins.llm import Llm
 from providers import PAUSE, Provider, Scope, Trouble, UpstreamError
@@ -84,7 +85,7 @@ class Hand(Provider):
 def request(document, headers=None, **more):
     body = document if isinstance(document, bytes) else json.dumps({**document, **more}).encode()
     sent = {"Content-Type": "application/json", **(headers or {})}
-    return Request("POST", "/llm", Fields(sent.items()), read=lambda: body, scope=Scope())
+    return Request("POST", "/llm", Fields(sent.items()), read=body, scope=Scope())
 
 
 def plugin(*providers, aliases=None):
@@ -101,13 +102,13 @@ def answer(document, *providers, aliases=None, **more):
 
 def refused(document, *providers, headers=None, **more):
     with pytest.raises(Trouble) as caught:
-        plugin(*providers).answer(request(document, headers, **more))
+        settled(plugin(*providers).answer(request(document, headers, **more)))
     return caught.value
 
 
 def streamed(document, *providers, **more):
     """Give the events of a stream, `[DONE]` as text, and the response."""
-    response = plugin(*providers).answer(request(document, stream=True, **more))
+    response = settled(plugin(*providers).answer(request(document, stream=True, **more)))
     assert dict(response.headers)["Content-Type"] == "text/event-stream"
     lines = b"".join(response.body).decode().split("\n\n")
     data = [line[len("data: ") :] for line in lines if line.startswith("data: ")]
@@ -200,7 +201,7 @@ def test_trouble_after_the_first_part_is_told_in_the_stream():
 def test_what_was_used_is_noted_for_the_log():
     for streams in (True, False):
         asked = request(CHAT, stream=streams)
-        response = plugin().answer(asked)
+        response = settled(plugin().answer(asked))
         if streams:
             b"".join(response.body)
         assert (asked.notes["usage"], asked.notes["model"]) == (USAGE, "p/m")
@@ -208,7 +209,7 @@ def test_what_was_used_is_noted_for_the_log():
 
 def test_a_strangers_model_name_is_noted_short_and_in_one_line():
     asked = request({**CHAT, "model": "p/x\n\x1b\u2028" + "y" * 1000})
-    plugin().answer(asked)
+    settled(plugin().answer(asked))
     assert asked.notes["model"].startswith("p/x\\n\\x1b\\u2028y")
     assert len(asked.notes["model"]) < 150
     assert asked.notes["model"].isascii()
@@ -347,7 +348,7 @@ def test_a_body_that_does_not_say_it_is_json_is_not_read(headers):
     asked = request(CHAT, headers)
     asked._read = pytest.fail
     with pytest.raises(Refusal) as caught:
-        plugin().answer(asked)
+        settled(plugin().answer(asked))
     assert (caught.value.status, caught.value.code) == (415, "unsupported_media_type")
 
 
@@ -414,7 +415,7 @@ def test_a_strangers_names_do_not_break_the_header():
     asked = request(CHAT)
     for name in ["a\r\nSet-Cookie: b=c", "\xe9,\u2028", "x" * 100_000, *map(str, range(10_000))]:
         asked.scope.warnings[name] = "not supported,\r\nby p" + "!" * 10_000
-    response = plugin().answer(asked)
+    response = settled(plugin().answer(asked))
     told = dict(response.headers)["x-llmproxy-warnings"]
     assert told.startswith("a??Set-Cookie: b=c=not supported???by p!")
     assert told.isascii()

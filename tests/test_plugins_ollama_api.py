@@ -7,6 +7,7 @@ import json
 
 import pytest
 
+from conftest import settled
 from plugins import Request
 from plugins.ollama_api import OllamaApi
 from providers import PAUSE, Call, Provider, Trouble, UpstreamError, _canonical
@@ -54,7 +55,7 @@ class Up(Provider):
 
 def request(path, body, headers=()):
     data = body if isinstance(body, bytes) else json.dumps(body).encode()
-    return Request("POST", path, Fields(headers), read=lambda: data)
+    return Request("POST", path, Fields(headers), read=data)
 
 
 def ask(up, path, body, headers=()):
@@ -66,7 +67,7 @@ def ask(up, path, body, headers=()):
 def through(plugin, path, body, headers=()):
     route = f"POST /llm/api/{path}"
     try:
-        response = plugin.routes()[route](request(path, body, headers))
+        response = settled(plugin.routes()[route](request(path, body, headers)))
     except Trouble as trouble:
         response = plugin.error(trouble)
     if isinstance(response.body, bytes):

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from conftest import settled
 from plugins import Request
 from plugins._stream import KEEP_ALIVE
 from plugins.openai_api import OpenAIAPI, speak
@@ -77,7 +78,7 @@ def ask(up, route, body=None, target="", heartbeat=15.0, **headers):
     fields = Fields({"Content-Type": "application/json", **headers}.items())
     plugin = OpenAIAPI({"heartbeat": heartbeat}, up)
     try:
-        response = plugin.routes()[route](Request(method, target or path, fields, read=lambda: data))
+        response = settled(plugin.routes()[route](Request(method, target or path, fields, read=data)))
     except Trouble as trouble:
         response = plugin.error(trouble)
     if isinstance(response.body, bytes):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from conftest import settled
 from plugins import Refusal, Request
 from plugins._responses_answer import Voice
 from plugins._responses_question import placed, question
@@ -412,10 +413,10 @@ def through(plugin, body, route="POST /llm/v1/responses", target="", user="", **
     data = json.dumps(body).encode()
     method, _, path = route.partition(" ")
     fields = Fields({"Content-Type": "application/json", **headers}.items())
-    request = Request(method, target or path, fields, read=lambda: data)
+    request = Request(method, target or path, fields, read=data)
     request.user = user
     try:
-        response = plugin.routes()[route](request)
+        response = settled(plugin.routes()[route](request))
     except Trouble as trouble:
         response = plugin.error(trouble)
     if isinstance(response.body, bytes):

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from providers import PAUSE, Allowed, Call, Pocket, Provider, Scope, Trouble, UpstreamError
+from providers import PAUSE, Allowed, Aside, Call, Pocket, Provider, Scope, Trouble, UpstreamError
 from providers._all import Everything
 
 CHAT = {"messages": [{"role": "user", "content": "hi"}]}
@@ -15,6 +15,8 @@ CHAT = {"messages": [{"role": "user", "content": "hi"}]}
 
 class Stand(Provider):
     """A provider by hand: what it says is given, an exception is raised; it remembers what it was asked."""
+
+    blocks = False
 
     def __init__(self, name, *said, lists=(), deputy="", configured=True, warns=None):
         super().__init__(name, {})
@@ -437,6 +439,17 @@ def test_who_is_not_configured_is_left_out_of_all_but_may_be_asked():
     every = Everything([Stand("a", lists=[model("x")], configured=False), Stand("b", lists=[failing(500)])], {})
     assert every.survey(Scope()) == ([], {"b": "trouble 500"})
     assert every.survey(Scope(), "a")[0]
+
+
+def test_a_provider_that_may_block_is_asked_in_a_thread():
+    stand = Stand("p", {"a": 1})
+    stand.blocks = True
+    call = Call({"model": "p/m"})
+    parts = Everything([stand], {}).chat(call)
+    assert next(parts) == {}
+    assert call.scope.pending == Aside(stays=True)
+    assert not stand.asked
+    assert list(parts) == [{"a": 1}]
 
 
 class Slow(Stand):

@@ -31,7 +31,7 @@ def finished(waiting):
 
 
 def dialled(port, seconds=LONG, scope=None, host="127.0.0.1"):
-    return connected(host, port, scope or Scope(), time.monotonic() + seconds)
+    return finished(connected(host, port, scope or Scope(), time.monotonic() + seconds))[0]
 
 
 @contextlib.contextmanager
@@ -40,7 +40,7 @@ def talking_to(script, context=None):
     with Scripted(script, context) as up:
         sock = dialled(up.port)
         if context:
-            sock = secured(sock, "localhost", Scope(), time.monotonic() + LONG)
+            sock = finished(secured(sock, "localhost", Scope(), time.monotonic() + LONG))[0]
         connection = Connection(sock)
         try:
             yield connection
@@ -117,7 +117,13 @@ def test_the_next_address_is_tried_when_one_is_deaf(monkeypatch, deaf):
 def test_each_address_has_its_share_of_the_time(monkeypatch):
     shares = []
     addresses(monkeypatch, 1, 2, 3)
-    monkeypatch.setattr(_connection, "_connect", lambda *given: shares.append(given[-1]) or errno.ETIMEDOUT)
+
+    def silent(*given):
+        shares.append(given[-1])
+        yield from ()
+        return errno.ETIMEDOUT
+
+    monkeypatch.setattr(_connection, "_connect", silent)
     with pytest.raises(UpstreamError):
         dialled(0, seconds=30)
     assert shares == [pytest.approx(share, abs=3) for share in (10, 15, 30)]
@@ -140,7 +146,7 @@ def test_an_address_of_a_family_that_is_not_there_is_passed_over(monkeypatch):
 def test_all_is_said_however_much_it_is():
     heard = []
     with talking_to(lambda peer: heard.append(read_exactly(peer, len(BIG)))) as connection:
-        assert connection.send(BIG, Scope(), LONG)
+        assert finished(connection.send(BIG, Scope(), LONG))[0]
         assert finished(connection.receive(Scope(), LONG))[0] == b""
     assert heard == [BIG]
 
@@ -155,7 +161,7 @@ def test_an_answer_while_we_speak_ends_our_speech_and_is_kept():
     held = threading.Event()
     with talking_to(script) as connection:
         begun = time.monotonic()
-        assert not connection.send(BIG, Scope(), LONG)
+        assert not finished(connection.send(BIG, Scope(), LONG))[0]
         assert finished(connection.receive(Scope(), LONG))[0].startswith(b"HTTP/1.1 413")
         assert time.monotonic() - begun < LONG / 2  # and not when the peer lost its patience
         held.set()
@@ -171,7 +177,7 @@ def test_a_go_on_while_we_speak_is_no_answer():
 
     heard = []
     with talking_to(script) as connection:
-        assert connection.send(BIG, Scope(), LONG)
+        assert finished(connection.send(BIG, Scope(), LONG))[0]
         said = b""
         while not said.endswith(b"200 OK\r\n\r\n"):
             said += finished(connection.receive(Scope(), LONG))[0]
@@ -187,14 +193,14 @@ def test_a_peer_that_leaves_while_we_speak_ends_our_speech(how):
             peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
 
     with talking_to(script) as connection:
-        assert not connection.send(BIG, Scope(), LONG)
+        assert not finished(connection.send(BIG, Scope(), LONG))[0]
 
 
 def test_a_peer_that_does_not_listen_is_given_up():
     held = threading.Event()
     with talking_to(lambda _: held.wait(LONG)) as connection:
         with pytest.raises(UpstreamError, match="does not take the request") as caught:
-            connection.send(BIG, Scope(), 0.1)
+            finished(connection.send(BIG, Scope(), 0.1))
         assert (caught.value.status, caught.value.code) == (504, "provider_timeout")
         held.set()
 
@@ -205,7 +211,7 @@ def test_a_client_that_leaves_ends_our_speech():
     with talking_to(lambda _: held.wait(LONG)) as connection, ours:
         threading.Timer(0.05, theirs.close).start()
         with pytest.raises(Gone):
-            connection.send(BIG, Scope(ours), LONG)
+            finished(connection.send(BIG, Scope(ours), LONG))
         held.set()
 
 
@@ -265,7 +271,7 @@ def trusting(pem, monkeypatch):
 def test_words_go_both_ways_over_tls(trusting):
     with talking_to(lambda peer: peer.sendall(read_head(peer).upper()), trusting) as connection:
         assert connection.sock.selected_alpn_protocol() in (None, "http/1.1")
-        assert connection.send(b"word\r\n\r\n", Scope(), LONG)
+        assert finished(connection.send(b"word\r\n\r\n", Scope(), LONG))[0]
         assert finished(connection.receive(Scope(), LONG))[0] == b"WORD\r\n\r\n"
 
 
@@ -281,7 +287,7 @@ def test_all_is_said_over_tls_though_it_has_words_of_its_own(trusting):
 
     heard = []
     with talking_to(script, trusting) as connection:
-        assert connection.send(BIG + b"x" * 2_000_000, Scope(), LONG)
+        assert finished(connection.send(BIG + b"x" * 2_000_000, Scope(), LONG))[0]
         assert finished(connection.receive(Scope(), LONG))[0] == b"done"
     assert sum(heard) == len(BIG) + 2_000_000
 
@@ -295,7 +301,7 @@ def test_an_answer_while_we_speak_is_kept_over_tls(trusting):
     held = threading.Event()
     with talking_to(script, trusting) as connection:
         begun = time.monotonic()
-        assert not connection.send(BIG, Scope(), LONG)
+        assert not finished(connection.send(BIG, Scope(), LONG))[0]
         assert finished(connection.receive(Scope(), LONG))[0].startswith(b"HTTP/1.1 413")
         assert time.monotonic() - begun < LONG / 2  # and not when the peer lost its patience
         held.set()
@@ -315,21 +321,21 @@ def test_an_unknown_root_is_refused_with_its_remedy(pem, monkeypatch):
 def test_another_name_than_the_certificates_is_refused(trusting):
     with Scripted(lambda peer: peer.recv(1), trusting) as up, contextlib.closing(dialled(up.port)) as sock:
         with pytest.raises(UpstreamError, match=r"up\.test is not who it says"):
-            secured(sock, "up.test", Scope(), time.monotonic() + LONG)
+            finished(secured(sock, "up.test", Scope(), time.monotonic() + LONG))[0]
         assert sock.fileno() == -1
 
 
 def test_a_peer_that_speaks_no_tls_is_told_so():
     with Scripted(lambda peer: peer.sendall(b"HTTP/1.1 400 Bad\r\n\r\n")) as up:
         with pytest.raises(UpstreamError, match="no TLS with up") as caught:
-            secured(dialled(up.port), "up", Scope(), time.monotonic() + LONG)
+            finished(secured(dialled(up.port), "up", Scope(), time.monotonic() + LONG))[0]
         assert caught.value.code == "provider_tls"
 
 
 def test_a_peer_that_says_nothing_is_given_up():
     with Scripted(lambda peer: peer.recv(1000) and peer.recv(1)) as up:
         with pytest.raises(UpstreamError, match="timed out") as caught:
-            secured(dialled(up.port), "up", Scope(), time.monotonic() + 0.1)
+            finished(secured(dialled(up.port), "up", Scope(), time.monotonic() + 0.1))[0]
         assert caught.value.code == "provider_unreachable"
 
 
@@ -337,8 +343,7 @@ def test_a_python_without_ssl_says_so(monkeypatch):
     monkeypatch.setattr(_connection, "ssl", None)
     _connection.tls.cache_clear()
     with socket.socket() as sock, pytest.raises(UpstreamError, match="no ssl module"):
-        secured(sock, "up", Scope(), time.monotonic() + LONG)
-    assert not _connection._would_block(OSError())
+        finished(secured(sock, "up", Scope(), time.monotonic() + LONG))[0]
 
 
 def test_there_is_one_context_and_it_checks():

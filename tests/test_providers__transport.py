@@ -12,7 +12,7 @@ import time
 
 import pytest
 
-from providers import Gone, Scope, UpstreamError, _canonical, _connection, _transport
+from providers import Gone, Scope, UpstreamError, _canonical, _connection, _opener, _transport
 from providers._transport import Door, addresses, pause_before
 from scripted import RESET, Scripted, certificate, closed_port, read_exactly, read_head, server_context
 from upstream import Reply, json_reply
@@ -675,7 +675,7 @@ def test_a_rate_limit_is_asked_again_once_when_the_wait_is_short(door, upstream)
     scope = Hasty()
     trouble = refused(door(up.url, retries=5), scope)
     assert (trouble.status, trouble.retry_after, len(up.asked)) == (429, 2.0, 2)
-    assert scope.waits == [2.0]
+    assert scope.waits == [pytest.approx(2.0, abs=0.1)]
 
 
 @pytest.mark.parametrize("status", [400, 401, 402, 403, 404, 408, 413, 422, 504])
@@ -849,16 +849,6 @@ def test_this_machine_is_never_asked_for_through_a_proxy(door, upstream, monkeyp
         assert door(f"http://{host}:{up.port}").ask("GET", "/x", Scope(), dict) == {"here": 1}
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1", "127.1.2.3", "::1", "localhost", "a.localhost"])
-def test_this_machine_has_many_names(host):
-    assert _transport._is_loopback(host)
-
-
-@pytest.mark.parametrize("host", ["10.0.0.1", "localhost.test", "127.0.0.1.test", "", "0.0.0.0"])
-def test_another_machine_is_another(host):
-    assert not _transport._is_loopback(host)
-
-
 def test_no_proxy_is_obeyed(door, monkeypatch):
     with Scripted(lambda peer: read_head(peer) and peer.sendall(OK + b"Content-Length: 2\r\n\r\nhi")) as up:
         monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{closed_port()}")
@@ -920,7 +910,7 @@ def test_an_unknown_root_is_told_with_its_remedy_and_not_asked_again(door, pem, 
 @pytest.fixture
 def elsewhere(monkeypatch):
     """Make this machine look like another one, so that it is asked for through a proxy."""
-    monkeypatch.setattr(_transport, "_is_loopback", lambda _: False)
+    monkeypatch.setattr(_opener, "is_loopback", lambda _: False)
 
 
 def test_https_is_tunnelled_through_the_environments_proxy(door, tls, monkeypatch, elsewhere):

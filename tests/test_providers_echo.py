@@ -431,7 +431,7 @@ def test_a_word_takes_its_time_and_the_stream_says_so():
 def test_a_long_silence_shows_signs_of_life():
     scope = Scope()
     waited = []
-    scope.wait = lambda _sock, seconds: waited.append(seconds)
+    scope.wait = lambda _sock, seconds, **_: waited.append(round(seconds, 2))
     assert list(echo.pondered(2.5, scope)) == [{}, {}, {}]
     assert waited == [1.0, 1.0, 0.5]
 

@@ -13,7 +13,7 @@ from .machine import HERE
 
 sys.path.insert(0, str(HERE.parent.parent))
 
-from plugins import _server
+from plugins import _client
 from providers import _http
 
 Row = Dict[str, Any]
@@ -92,7 +92,7 @@ def heads(seconds: float) -> List[Row]:
 def read_by_us(data: bytes) -> None:
     """Read a head as our server does: find its end, take it apart, check its target, its framing and its end."""
     head = _http.request_head(data[: _http.head_end(data)])
-    _server._addressed(head)
+    _client._addressed(head)
     _http.request_length(head)
     _http.stays_open(head.minor, head.fields)
 

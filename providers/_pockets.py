@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Callable, Dict, Iterable, List, Optional
 
-from . import JSON, Call, Parts, Pocket, Provider, UpstreamError
+from . import JSON, PAUSE, Call, Parts, Pocket, Provider, UpstreamError
 from ._events import handing_back
 
 
@@ -39,10 +39,13 @@ def bearing(dialect: str, events: Parts, translate: Callable[[Parts], Iterable[J
     ends: nothing is held back, nothing is lost, and their order stays.
     """
     seen: List[JSON] = []
+    pauses = False
 
     def noted() -> Parts:
+        nonlocal pauses
         with handing_back(events):
             for event in events:
+                pauses = not event
                 if event:
                     seen.append(event)
                 yield event
@@ -52,6 +55,9 @@ def bearing(dialect: str, events: Parts, translate: Callable[[Parts], Iterable[J
         return {f"_{dialect}": held} if held else {}
 
     for part in translate(noted()):
-        yield {**part, **borne()}
+        told = {**part, **borne()}
+        yield told
+        if told and pauses:  # a pause is one for whoever comes after, too
+            yield PAUSE
     if seen:
         yield borne()

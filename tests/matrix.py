@@ -24,9 +24,10 @@ from dialects.gemini import Gemini
 from dialects.ollama import Ollama
 from dialects.openai import OpenAI
 from dialects.responses import Responses
-from houses import ROOT, House
+from houses import House
 from strict import anthropic, gemini, lmstudio, ollama, openai, voyage
 from upstream import Asked, Reply, Upstream
+from watched import BLOCKED, watched
 
 DIALECTS: Sequence[Type[Client]] = (OpenAI, Responses, Anthropic, Gemini, Ollama)
 LETTERS = {"openai": "C", "responses": "R", "anthropic": "A", "gemini": "G", "ollama": "L"}
@@ -134,9 +135,10 @@ def world() -> Iterator[World]:
         for up in made.values():
             stack.callback(up.close)
         ini = INI.format(**{name: up.url for name, up in made.items()})
-        house = House(Path(folder), ini, {}, (), ROOT / "llmproxy.py")
+        house = House(Path(folder), ini, {}, (), watched(Path(folder) / "copy"))
         stack.callback(house.stop)
         yield World(house, ups)
+        assert BLOCKED not in house.log, house.log
 
 
 class Cell(NamedTuple):

@@ -18,12 +18,13 @@ from typing import Any, Callable, Dict, Iterator, List, Mapping, NamedTuple, Opt
 
 import pytest
 
-from conftest import ROOT, Answer, House
+from conftest import Answer, House
 from conversations import CONVERSATIONS, JSON, LETTERS, MODELS, TOOLS, Conversation, message, result, user, wish
 from scripted import closed_port
 from strict import anthropic, gemini, lmstudio, ollama, openai, voyage
 from strict.openai import folded
 from upstream import Asked, Reply, Upstream
+from watched import watched
 from witness import CHUNK, ERROR, WHOLE, bare, check_stream, holds, in_order, leaves, same, untold
 
 LONG = 30.0  # seconds that nobody is to wait for
@@ -169,7 +170,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     doors = {"openai": openai, "anthropic": anthropic, "gemini": gemini, "ollama": ollama, "lmstudio": lmstudio}
     ups = {name: Strict(door.answer) for name, door in {**doors, "voyage": voyage}.items()}
     ini = INI.format(dead=f"http://127.0.0.1:{closed_port()}", **{name: up.url for name, up in ups.items()})
-    house = House(tmp_path_factory.mktemp("house"), ini, {}, (), ROOT / "llmproxy.py")
+    house = House(tmp_path_factory.mktemp("house"), ini, {}, (), watched(tmp_path_factory.mktemp("copy")))
     try:
         yield World(house, ups)
         assert house.stop() == 0, house.log

@@ -72,6 +72,7 @@ def test_each_part_bears_the_events_it_was_made_of():
         {"choices": [2, "more"]},
         PAUSE,
         {"_tongue": [{"n": 1}]},
+        PAUSE,  # what it comes with is told, and it is a pause all the same
         PAUSE,
         {"choices": [3], "_tongue": [{"n": 3}]},
         {"choices": [3, "more"]},

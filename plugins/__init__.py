@@ -257,6 +257,12 @@ class Plugin:
     commands: ClassVar[Commands] = {}  # what `llmproxy.py NAME` does, whether the plugin is enabled or not
     order = 50
     blocks = True
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        if "blocks" not in vars(cls):
+            cls.blocks = True  # what another says of itself is not said of this one
+
     authenticates = False  # whether it asks every client who it is
     public = False  # whether its routes are there for everybody, token or none
     key_headers: Tuple[str, ...] = ()  # where its dialect's clients put their key, in lower case

@@ -40,7 +40,6 @@ class Dialect(Plugin):
         "heartbeat": (15.0, "Seconds of an upstream's silence after which a stream says that it is alive."),
     }
     order = 60
-    blocks = False
     life = KEEP_ALIVE  # what a stream says in a silence; empty where clients would break on it
 
     def __init__(self, options: Mapping[str, Any], upstream: Provider) -> None:

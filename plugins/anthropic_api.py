@@ -43,6 +43,7 @@ _OF_MESSAGE = re.compile(r"messages\[(\d+)\][\w.\[\]]*")
 
 class AnthropicAPI(Dialect):
     dialect = "anthropic"
+    blocks = False
     key_headers = ("x-api-key",)
     life = PING
 

@@ -208,6 +208,7 @@ class GeminiApi(Dialect):
     """Answers Google's clients."""
 
     dialect = "gemini"
+    blocks = False
     life = b""
     key_headers = ("x-goog-api-key",)
 

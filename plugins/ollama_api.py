@@ -438,6 +438,7 @@ class OllamaApi(Dialect):
     """Answers Ollama's clients; what manages models on a disk is not for a proxy."""
 
     dialect = "ollama"
+    blocks = False
     life = b""  # its clients would take a life sign for an answer
 
     def __init__(self, options: Mapping[str, Any], upstream: Provider) -> None:

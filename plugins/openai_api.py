@@ -24,6 +24,7 @@ MODEL = ("id", "object", "created", "owned_by", "shutdown_date")
 
 class OpenAIAPI(Dialect):
     dialect = "openai"
+    blocks = False
 
     def routes(self) -> Mapping[str, Handler]:
         return {

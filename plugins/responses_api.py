@@ -26,6 +26,7 @@ HABITS = ("reasoning_effort",)  # what agents send to any model that they are se
 
 class ResponsesAPI(Dialect):
     dialect = "responses"
+    blocks = False
 
     def __init__(self, options: Mapping[str, Any], upstream: Provider) -> None:
         super().__init__(options, upstream)

@@ -444,6 +444,12 @@ class Provider:
 
     options: ClassVar[Options] = {}
     blocks = True
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        if "chat" in vars(cls) and "blocks" not in vars(cls):
+            cls.blocks = True  # what another says of its chat is not said of this one
+
     reads: Tuple[str, ...] = ()  # the dialects whose pockets it understands
     configured = True
 

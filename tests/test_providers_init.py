@@ -294,3 +294,17 @@ def test_a_bare_provider_says_what_it_has_not():
             ask()
         assert (caught.value.status, caught.value.code) == (status, "unsupported_operation")
     bare.close()
+
+
+def test_who_has_a_chat_of_its_own_may_block_unless_it_says_otherwise():
+    class Prompt(Provider):
+        blocks = False
+
+    class Named(Prompt):
+        """Asks as the other does."""
+
+    class Slow(Prompt):
+        def chat(self, call):
+            yield {}
+
+    assert (Provider.blocks, Prompt.blocks, Named.blocks, Slow.blocks) == (True, False, False, True)

@@ -25,7 +25,7 @@ OPENAI, ANTHROPIC = "/v1/chat/completions", "/v1/messages"
 SHAPES = [(OPENAI, False), (ANTHROPIC, False), (OPENAI, True), (ANTHROPIC, True)]
 
 
-pytestmark = pytest.mark.outermost  # it brings up eight proxies, and as many upstreams
+pytestmark = pytest.mark.newest  # it brings up eight proxies, and as many upstreams
 
 
 @pytest.fixture(scope="module", params=BOTH, ids=lambda in_c: "C upstream" if in_c else "Python upstream")

@@ -142,8 +142,8 @@ class Handler(BaseHTTPRequestHandler):
 
     `work` is the request under way (an `answer`), and `scope` its scope. `deadline` is when the loop gives up waiting,
     for the client or for what the request waits for; `leaving` tells that we have said our last words, `cut` that
-    nothing more is to be said, `apart` that a thread goes on with the request. `events` is what the loop's selector
-    tells of the client's socket, `watched` the other socket that the request waits for.
+    nothing more is to be said, `apart` that a thread goes on with the request, `queued` that it has a turn to come.
+    `events` is what the loop's selector tells of the client's socket, `watched` the other socket that is waited for.
     """
 
     def __init__(self, request: socket.socket, client_address: Any, place: Place) -> None:
@@ -160,7 +160,7 @@ class Handler(BaseHTTPRequestHandler):
         self.scope = IDLE
         self.deadline = NEVER
         self.leaving = self.cut = False
-        self.apart = False
+        self.apart = self.queued = False
         self.events = 0
         self.watched: Any = None
 

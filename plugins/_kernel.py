@@ -21,7 +21,7 @@ from pathlib import Path
 from types import FrameType, ModuleType
 from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Tuple, Type, cast
 
-from providers import BRIEFLY, Gone, Provider, Trouble, chat_aside
+from providers import BRIEFLY, LARGE, Gone, Provider, Trouble, chat_aside
 from providers._all import Everything
 
 from . import VERSION, Finding, Handler, Plugin, Refusal, Request, Response, Waiting, late
@@ -41,7 +41,6 @@ KERNEL = (
 RARELY = (10_000, 20, 50)  # when to look for cycles: requests leave few, and each look goes over all that are under way
 PR_SET_DUMPABLE = 4  # prctl(2)
 OTHERS_READ = 0o044
-LARGE = 256 * 1024  # bytes of a body that take so long to read that others are not to wait for it
 SIGNALS = [getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGHUP") if hasattr(signal, name)]
 log = logging.getLogger("llmproxy")
 

@@ -301,7 +301,7 @@ class Server(ThreadingHTTPServer):
         """See to what a client has said: a request, more of one, the next one already, or what nobody wants."""
         if handler.leaving:
             handler.ahead = b""
-        elif handler.work is not None:
+        elif handler.work is not None or handler.queued:
             if len(handler.ahead) > MOST_AHEAD:
                 self._hear(handler, handler.events & ~READ)
         elif handler.ripe():
@@ -338,7 +338,7 @@ class Server(ThreadingHTTPServer):
         self._unwatch(handler)
         if handler.events:
             self._hear(handler, 0)
-        handler.work, handler.deadline = None, NEVER
+        handler.work, handler.deadline, handler.queued = None, NEVER, False
         handler.close()
 
     def forget(self, handler: Handler) -> None:
@@ -352,7 +352,15 @@ class Server(ThreadingHTTPServer):
         handler.work = handler.answer()
         self._go_on(handler)
 
+    def _queue(self, handler: Handler) -> None:
+        """Let a request go on, or the next one of a connection begin, when all others have had their turn."""
+        handler.queued = True
+        self._ready.append(handler)
+
     def _take_turn(self, handler: Handler) -> None:
+        if not handler.queued:  # it was closed since
+            return
+        handler.queued = False
         if handler.work is None:
             self._begin(handler)
         else:
@@ -365,17 +373,18 @@ class Server(ThreadingHTTPServer):
         handler.deadline = NEVER
         handler.scope.seen_to(ready=ready)
         try:
-            if step is None:
-                next(handler.work)  # type: ignore[arg-type]
-            else:
-                step()
-        except StopIteration as end:
-            self._answered(handler, keep=end.value)
+            self._step(handler, step or partial(next, handler.work))
         except Gone:
             self._close(handler)
         except Exception:
             log.exception("a connection failed")
-            self._close(handler)
+            self._leave(handler)
+
+    def _step(self, handler: Handler, step: Callable[[], object]) -> None:
+        try:
+            step()
+        except StopIteration as end:
+            self._answered(handler, keep=end.value)
         else:
             self._see_to(handler)
 
@@ -386,7 +395,7 @@ class Server(ThreadingHTTPServer):
         elif not keep:
             self._see_off(handler)
         elif handler.ahead and handler.ripe():
-            self._ready.append(handler)
+            self._queue(handler)
         else:
             self._stand(handler)
 
@@ -400,7 +409,7 @@ class Server(ThreadingHTTPServer):
         ahead = len(handler.ahead) > MOST_AHEAD
         self._hear(handler, (0 if ahead and not own else READ) | (WRITE if own and pending and pending.write else 0))
         if pending is None:
-            self._ready.append(handler)
+            self._queue(handler)
             return
         self._due(handler, pending.deadline)
         if not own and pending.sock is not None:
@@ -449,10 +458,14 @@ class Server(ThreadingHTTPServer):
         while self._returned:
             handler, outcome = self._returned.popleft()
             handler.apart = False
-            if outcome is None:
-                self._see_to(handler)
-            else:
-                self._answered(handler, keep=outcome)
+            try:
+                if outcome is None:
+                    self._see_to(handler)
+                else:
+                    self._answered(handler, keep=outcome)
+            except Exception:
+                log.exception("a connection failed")
+                self._leave(handler)
 
     # sockets to elsewhere
 
@@ -462,7 +475,7 @@ class Server(ThreadingHTTPServer):
         sock: Any = wait.sock
         descriptor = sock.fileno()
         if descriptor < 0:  # it was closed: whoever uses it next will learn of it
-            self._ready.append(handler)
+            self._queue(handler)
             return
         watched = self._watched.get(descriptor)
         if watched is None or watched.sock is not sock:

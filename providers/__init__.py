@@ -192,6 +192,7 @@ class Aside(NamedTuple):
 
 AT_LENGTH = Aside()
 BRIEFLY = Aside(brief=True)
+LARGE = 256 * 1024  # bytes that take so long to parse that others are not to wait for it
 EVERYTHING = Allowed()
 
 

@@ -36,7 +36,7 @@ from typing import (
     TypeVar,
 )
 
-from . import BRIEFLY, JSON, PAUSE, Options, Scope, UpstreamError, _http, _json
+from . import BRIEFLY, JSON, LARGE, PAUSE, Options, Scope, UpstreamError, _http, _json
 from ._connection import Connection, Pool, connected, secured, unreachable
 
 if TYPE_CHECKING:
@@ -56,7 +56,6 @@ OPTIONS: Options = {
 #: (status, headers with lower-case names, parsed JSON or text) -> the error, worded by the provider
 Worded = Callable[[int, Mapping[str, str], Any], UpstreamError]
 
-LARGE = 256 * 1024  # bytes of a document that take so long to parse that others are not to wait for it
 LARGEST_DOCUMENT = 512 * 1024 * 1024
 LARGEST_ERROR = 64 * 1024
 MOST_HEADS = 1000  # of one answer: some say 1xx while they work

@@ -393,3 +393,70 @@ def test_who_cannot_be_taken_now_is_taken_later_and_the_others_go_on(serve, capl
         waiting.sendall(GET)
         assert waiting.recv(100).startswith(b"HTTP/1.1 200")
     assert caplog.text.count("cannot accept") < 100
+
+
+def test_what_cannot_be_waited_for_ends_its_request_and_no_other(serve, tmp_path, caplog):
+    """The selector takes no plain file."""
+    (tmp_path / "file").write_text("x")
+
+    @late
+    def waits(request):
+        if request.path == "/a":
+            with (tmp_path / "file").open() as file:
+                yield from request.scope.waiting(file, LONG)
+        return Response.of(request.path)
+
+    open_ = serve(waits, how=lambda respond: respond)
+    assert open_().say(GET).ended()
+    assert "a connection failed" in caplog.text
+    assert open_().say(GET.replace(b"/a", b"/b")).json() == "/b"
+    assert until(lambda: len(open_.server._open) <= 1)
+
+
+def test_who_has_a_turn_to_come_gets_one_and_not_two(serve):
+    """More of a client comes when its next request was found and before its turn: what that waits for counts."""
+    slept = []
+
+    @late
+    def sleeps(request):
+        slept.append((yield from request.scope.waiting(None, 0.1)))
+        return Response.of(request.path)
+
+    open_ = serve(sleeps, how=lambda respond: respond)
+    with open_() as client:
+        client.say(GET).json()
+        server = open_.server
+        real = server._queue
+
+        def queue(one):
+            real(one)
+            client.say(GET)  # it is there when the loop is told of the socket again, in the same round or the next
+            time.sleep(0.01)
+            server._stirred(one, _server.READ)
+
+        server._queue = queue
+        client.say(GET + GET)
+        for _ in range(3):
+            client.json()
+    assert slept
+    assert not any(slept)  # a sleep that ended early would have been told that something was ready
+
+
+def test_a_client_that_left_before_its_turn_is_not_answered(serve):
+    asked = []
+    open_ = serve(lambda request: asked.append(request.path) or told(request), how=in_loop)
+    server = open_.server
+    real = server._queue
+
+    def queue(one):
+        real(one)
+        server._leave(one)
+
+    client = open_()
+    client.say(GET).json()
+    server._queue = queue
+    client.say(GET + GET.replace(b"/a", b"/never"))
+    assert client.json()["target"] == "/a"
+    assert client.ended()
+    open_().say(GET).json()
+    assert "/never" not in asked

@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from providers import Gone, Scope, UpstreamError, _connection
+from providers import Aside, Gone, Scope, UpstreamError, _connection
 from providers._connection import Connection, Pool, connected, secured
 from scripted import RESET, Scripted, certificate, closed_port, read_exactly, read_head, server_context
 
@@ -433,3 +433,19 @@ def test_where_there_is_no_poll_select_tells_what_is_fresh(pairs, monkeypatch):
     pool.give(KEY, pairs[0].connection)
     pairs[0].end.close()
     assert pool.take(KEY) is None
+
+
+def test_an_address_in_numbers_is_connected_to_without_a_thread():
+    """A crowd of new connections must not queue for one; a name, whose look-up blocks, has to."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    with listener:
+        port = listener.getsockname()[1]
+        for host, aside in (("127.0.0.1", False), ("localhost", True)):
+            scope, seen = Scope(), []
+            connecting = connected(host, port, scope, time.monotonic() + LONG)
+            with pytest.raises(StopIteration) as end:
+                while True:
+                    next(connecting)
+                    seen.append(isinstance(scope.pending, Aside))
+            end.value.value.close()
+            assert any(seen) is aside

@@ -20,17 +20,11 @@ LARGEST_HEAD = 64 * 1024
 LONGEST_LINE = 16 * 1024
 MOST_FIELDS = 128
 USUAL = 256  # bytes of a line that may be one of those that are sent again and again
-USUAL = 256  # bytes of a line that may be one of those that are sent again and again
-USUAL = 256  # bytes of a line that may be one of those that are sent again and again
-USUAL = 256  # bytes of a line that may be one of those that are sent again and again
 
 _TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 _REQUEST_LINE = re.compile(rb"(" + _TOKEN + rb") ([\x21-\x7e]+) HTTP/([0-9])\.([0-9])")
 _STATUS_LINE = re.compile(rb"HTTP/1\.([0-9]) ([1-5][0-9][0-9])(?: ([\t\x20-\x7e\x80-\xff]*))?")
 _FIELD = re.compile(rb"(" + _TOKEN + rb"):([\t\x20-\x7e\x80-\xff]*)")
-_CREDENTIAL = re.compile(rb"[^:]*(?:auth|key|cookie|token|secret)", re.IGNORECASE)
-_CREDENTIAL = re.compile(rb"[^:]*(?:auth|key|cookie|token|secret)", re.IGNORECASE)
-_CREDENTIAL = re.compile(rb"[^:]*(?:auth|key|cookie|token|secret)", re.IGNORECASE)
 _CREDENTIAL = re.compile(rb"[^:]*(?:auth|key|cookie|token|secret)", re.IGNORECASE)
 _LENGTH = re.compile(r"[0-9]{1,18}", re.ASCII)
 _CHUNK = re.compile(rb"([0-9A-Fa-f]{1,15})(?:[ \t]*;[\t\x20-\x7e\x80-\xff]*)?")

@@ -21,7 +21,7 @@ from typing import (
     cast,
 )
 
-from providers import Aside, Call, Gone, Options, Parts, Provider, Scope, Trouble, UpstreamError
+from providers import LARGE, Aside, Call, Gone, Options, Parts, Provider, Scope, Trouble, UpstreamError
 from providers._http import Fields
 from providers._json import written as in_json
 
@@ -42,6 +42,11 @@ class Request:
     Plugins write what they learn: `user`, and what the log line is to tell in `notes`.
     """
 
+    user = ""
+    id = ""
+    public = False  # whether its route is there for everybody
+    key_headers: Tuple[str, ...] = ()  # where its route's dialect puts its key
+
     def __init__(
         self,
         method: str,
@@ -59,17 +64,13 @@ class Request:
         self.address = address
         self.local = local  # the address of ours that the client reached
         self.scope = Scope() if scope is None else scope
-        self.user = ""
-        self.id = ""
-        self.public = False  # whether its route is there for everybody
-        self.key_headers: Tuple[str, ...] = ()  # where its route's dialect puts its key
         self.notes: JSON = {}
         self._read = read
 
     @property
-    def is_here(self) -> bool:
-        """Tell whether the whole body has come."""
-        return isinstance(self._read, bytes)
+    def is_light(self) -> bool:
+        """Tell whether the whole body has come, and takes no time to be parsed."""
+        return isinstance(self._read, bytes) and len(self._read) <= LARGE
 
     def body(self) -> bytes:
         """Give the whole body."""
@@ -132,7 +133,9 @@ class Response:
     no handler keeps anybody waiting. Who looks at one before that waits for it there and then; `then` does not look.
     """
 
-    _work: Optional[Waiting[Response]] = None  # what a late one will be
+    is_late = False  # whether it is not known yet
+    _work: Waiting[Response]  # what a late one will be, and then
+    _changes: List[Callable[[Response], None]]
     _rescue: Optional[Callable[[Exception, Request], Response]] = None
 
     def __init__(self, status: int = 200, headers: Headers = (), body: Union[bytes, Iterable[bytes]] = b"") -> None:
@@ -144,7 +147,7 @@ class Response:
     def late(cls, work: Waiting[Response]) -> Response:
         """Promise what `work` returns."""
         response = cls.__new__(cls)
-        response.__dict__.update(_work=work, _changes=[])
+        response.is_late, response._work, response._changes = True, work, []  # noqa: SLF001  (its own)
         return response
 
     @classmethod
@@ -157,17 +160,12 @@ class Response:
 
         return cls.late(made())
 
-    @property
-    def is_late(self) -> bool:
-        """Tell whether it is not known yet."""
-        return self._work is not None
-
     def then(self, change: Callable[[Response], None]) -> Response:
         """Have this changed once it is known, by what does not fail."""
-        if self._work is None:
-            change(self)
-        else:
+        if self.is_late:
             self._changes.append(change)
+        else:
+            change(self)
         return self
 
     def rescued(self, rescue: Callable[[Exception, Request], Response], request: Request) -> Response:
@@ -175,13 +173,13 @@ class Response:
 
         What it gives is changed as the other would have been.
         """
-        if self._work is not None and self._rescue is None:
+        if self.is_late and self._rescue is None:
             self._rescue, self._request = rescue, request
         return self
 
     def awaited(self) -> Waiting[Response]:
         """Give this once it is known; yields at each pause."""
-        if self._work is not None:
+        if self.is_late:
             try:
                 found = yield from self._work
                 if found.is_late:
@@ -191,13 +189,13 @@ class Response:
                     raise
                 found = self._rescue(error, self._request)
             self.status, self.headers, self.body = found.status, found.headers, found.body
-            self._work = None
+            self.is_late = False
             for change in self._changes:
                 change(self)
         return self
 
     def __getattr__(self, name: str) -> Any:
-        if self._work is None or name not in ("status", "headers", "body"):
+        if not self.is_late or name not in ("status", "headers", "body"):
             raise AttributeError(name)
         for _ in self.awaited():
             pass

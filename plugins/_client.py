@@ -32,8 +32,9 @@ NEVER = math.inf
 _SANE_ID = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
 _ABSOLUTE = re.compile(r"https?://([^/?#@]+)([/?].*)?", re.IGNORECASE | re.ASCII)
 _DOTTED = re.compile(r"(?:^|/|%2f)(?:\.|%2e){1,2}(?:/|%2f|$)|\\|%5c", re.IGNORECASE | re.ASCII)
+_SUSPECT = re.compile(r"[#.%\\]")  # one of these is in whatever is malformed
 _EMPTY_LINES = re.compile(rb"\A(?:\r\n){1,4}")  # a few between requests do no harm
-_SENDABLE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
+_SENDABLE = bytes({*b"\t", *range(0x20, 0x7F), *range(0x80, 0x100)})  # in a header's value
 _STATUS_LINES = {int(code): f"HTTP/1.1 {int(code)} {code.phrase}" for code in http.HTTPStatus}
 
 PLAIN = {"Vary": "Origin"}  # on what no plugin has seen: what a page is told hangs on where it is from
@@ -55,24 +56,25 @@ class Place(Protocol):
 class Body:
     """The body of one request, read when it is first asked for."""
 
+    _began = 0.0  # when we began to wait for it
+    _got = 0
+    _begun = False
+
     def __init__(self, handler: Handler, length: int, head: _http.RequestHead) -> None:
         self._handler = handler
         self._length = length
         #: the client waits for our word before it sends
         self._expected = "expect" in head.fields and head.minor > 0 and "100-continue" in head.fields.listed("expect")
         self._patience = PATIENCE
-        self._began = 0.0  # when we began to wait for it
-        self._got = 0
-        self._begun = False
         self.in_step = length == 0
 
     def at_once(self) -> bytes:
         """Give it whole if it has come together with the head."""
-        ahead = self._handler.ahead
-        if not 0 < self._length <= min(len(ahead), self._handler.place.limits["max_body"]):
+        length, ahead = self._length, self._handler.ahead
+        if not 0 < length <= len(ahead) or length > self._handler.place.limits["max_body"]:
             return b""
-        self.in_step, self._handler.ahead = True, ahead[self._length :]
-        return ahead[: self._length]
+        self.in_step, self._handler.ahead = True, ahead[length:]
+        return ahead[:length]
 
     def read(self) -> Waiting[bytes]:
         """Give it whole; raises Refusal for one that is too large, too slow or malformed."""
@@ -354,17 +356,14 @@ class Sent:
     __slots__ = ("_body", "_lines", "_names", "blocks", "chunked", "counted", "keeps")
 
     def __init__(self, request: Request, response: Response, minor: int) -> None:
-        status, body = response.status, response.body
-        if not _SENDABLE.fullmatch("".join([value for _, value in response.headers])):
+        status, body, headers = response.status, response.body, response.headers
+        if "".join([value for _, value in headers]).encode("latin-1").translate(None, _SENDABLE):
             raise ValueError("a header of the response cannot be sent")
-        self._lines = [_STATUS_LINES.get(status) or f"HTTP/1.1 {status} Unknown"]
-        names = set()
-        for name, value in response.headers:
-            lower = name.lower()
-            if lower != "x-request-id":  # ours to say
-                names.add(lower)
-                self._lines.append(f"{name}: {value}")
-        self._lines.append(f"x-request-id: {request.id}")
+        names = {name.lower() for name, _ in headers}
+        if "x-request-id" in names:  # ours to say
+            headers = [pair for pair in headers if pair[0].lower() != "x-request-id"]
+        lines = [f"{name}: {value}" for name, value in headers]
+        self._lines = [_STATUS_LINES.get(status) or f"HTTP/1.1 {status} Unknown", *lines, f"x-request-id: {request.id}"]
         self.blocks: Optional[Iterator[bytes]] = None
         self.counted, self.chunked, self.keeps = "content-length" in names, False, True
         empty = request.method == "HEAD" or status in (204, 304)
@@ -417,17 +416,22 @@ def _addressed(head: _http.RequestHead) -> Tuple[str, _http.Fields]:
     target, fields = head.target, head.fields
     if head.method in ("CONNECT", "TRACE"):
         raise _http.BadMessage(f"{head.method} is not served here", 501)
-    absolute = None if target.startswith("/") else _ABSOLUTE.fullmatch(target)
-    if absolute:
-        target = absolute.group(2) or "/"
-        target = target if target.startswith("/") else "/" + target
-        others = [pair for pair in fields.pairs if pair[0].lower() != "host"]
-        fields = _http.Fields([("Host", absolute.group(1)), *others])
-    elif target == "*" and head.method == "OPTIONS":
-        return target, fields
-    if not target.startswith("/") or "#" in target or _DOTTED.search(target.partition("?")[0]):
+    if not target.startswith("/"):
+        absolute = _ABSOLUTE.fullmatch(target)
+        if absolute:
+            target = absolute.group(2) or "/"
+            target = target if target.startswith("/") else "/" + target
+            others = [pair for pair in fields.pairs if pair[0].lower() != "host"]
+            fields = _http.Fields([("Host", absolute.group(1)), *others])
+        elif target == "*" and head.method == "OPTIONS":
+            return target, fields
+    if not target.startswith("/") or (_SUSPECT.search(target) and _is_malformed(target)):
         raise _http.BadMessage("the request's target is malformed")
     return target, fields
+
+
+def _is_malformed(target: str) -> bool:
+    return "#" in target or _DOTTED.search(target.partition("?")[0]) is not None
 
 
 def _close(blocks: Any) -> None:

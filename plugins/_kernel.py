@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import gc
 import importlib
-import json
 import logging
 import os
 import re
@@ -24,7 +23,7 @@ from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Tuple
 from providers import BRIEFLY, LARGE, Gone, Provider, Trouble, chat_aside
 from providers._all import Everything
 
-from . import VERSION, Finding, Handler, Plugin, Refusal, Request, Response, Waiting, late
+from . import VERSION, Finding, Handler, Plugin, Refusal, Request, Response, Waiting, _logging, late
 from ._addresses import is_loopback
 from ._server import Server
 from ._settings import Classes, Settings, SettingsError, nearest, words_of
@@ -35,6 +34,7 @@ KERNEL = (
     "plugins._client",
     "plugins._crew",
     "plugins._kernel",
+    "plugins._logging",
     "plugins._server",
     "plugins._settings",
 )  # rooms that stay as they are while it runs
@@ -193,12 +193,7 @@ class Proxy:
 
     def _chain(self, handler: Handler, owner: Plugin, route: str) -> Handler:
         """Put every plugin that stands around requests around a handler; its owner words the trouble."""
-
-        def noted(request: Request) -> Response:
-            request.notes["route"] = route or None
-            return handler(request)
-
-        chain = worded(blocking(noted) if owner.blocks else with_body(noted), owner)
+        chain = worded(blocking(handler) if owner.blocks else with_body(handler), owner)
         for plugin in reversed(self.plugins):
             if type(plugin).handle is not Plugin.handle:
                 stands_around = partial(plugin.handle, inner=chain)
@@ -206,6 +201,7 @@ class Proxy:
 
         def entered(request: Request) -> Response:
             request.public, request.key_headers = owner.public, owner.key_headers
+            request.notes["route"] = route or None
             return chain(request)
 
         return entered
@@ -289,7 +285,7 @@ def with_body(handler: Handler) -> Handler:
         return (yield from handler(request).awaited())
 
     def answer(request: Request) -> Response:
-        return handler(request) if request.is_here and len(request.body()) <= LARGE else arrived(request)
+        return handler(request) if request.is_light else arrived(request)
 
     return answer
 
@@ -576,90 +572,6 @@ def checked_providers(proxy: Proxy) -> Iterator[Finding]:
             yield (False if asked_for else None), name, trouble.message
 
 
-def set_up_logging(options: Dict[str, Any]) -> None:
-    """Log to stderr, a line per event: text, or JSON."""
-    logging.setLogRecordFactory(Record)
-    setattr(logging, "_srcfile", None)  # noqa: B010  (the way of its documentation to not look for who called)
-    handler = Stderr()
-    handler.setFormatter(Lines(as_json=options["log"] == "json"))
-    ours = logging.getLogger("llmproxy")
-    ours.handlers[:], ours.propagate = [handler], False
-    ours.setLevel(logging.DEBUG if options["debug"] else logging.INFO)
-    if nobody_reads(STDERR):
-        logging.disable(logging.CRITICAL)
-
-
-def nobody_reads(descriptor: int) -> bool:
-    """Tell whether what is written there is lost."""
-    try:
-        return os.path.samestat(os.fstat(descriptor), os.stat(os.devnull))
-    except OSError:
-        return True
-
-
-STDERR = 2
-NUMBERS = (int, float)
-_PLAIN = re.compile(r"[!#-~]+")  # what can stand in a line as it is
-
-
-class Stderr(logging.Handler):
-    """Writes each line in one go: those of several workers do not mix, and no lock is needed."""
-
-    def handle(self, record: logging.LogRecord) -> bool:
-        try:
-            os.write(STDERR, f"{self.format(record)}\n".encode("utf-8", "backslashreplace"))
-        except Exception:  # noqa: BLE001  (logging's own rule: it never ends what is logged)
-            self.handleError(record)
-        return True
-
-
-class Record(logging.LogRecord):
-    """What is logged, without what our lines do not tell: there is one for each request."""
-
-    def __init__(  # logging's own
-        self, name: str, level: int, path: str, line: int, msg: Any, args: Any, exc_info: Any, *more: Any, **_: Any
-    ) -> None:
-        self.name, self.levelno, self.levelname = name, level, logging.getLevelName(level)
-        self.msg, self.args = msg, args
-        self.exc_info, self.exc_text, self.stack_info = exc_info, None, None
-        self.pathname, self.lineno, self.filename, self.module, self.funcName = path, line, path, path, ""
-        self.created = time.time()
-        self.msecs = self.created % 1 * 1000
-
-
-class Lines(logging.Formatter):
-    """Writes a record as one line; `fields` of a record become fields of the line."""
-
-    def __init__(self, *, as_json: bool) -> None:
-        super().__init__()
-        self._as_json = as_json
-        self._second: Tuple[int, str] = (0, "")  # and how it is written
-
-    def _when(self, created: float) -> str:
-        second, written = self._second
-        if second != int(created):
-            second = int(created)
-            written = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
-            self._second = second, written
-        return f"{written}.{int(created % 1 * 1000):03d}Z"
-
-    def format(self, record: logging.LogRecord) -> str:
-        fields = getattr(record, "fields", {})
-        when = self._when(record.created)
-        message = record.getMessage()
-        if not message.isprintable():
-            message = " ".join(message.splitlines())
-        if record.exc_info:
-            message += "\n" + self.formatException(record.exc_info)
-        if self._as_json:
-            return json.dumps({"time": when, "level": record.levelname.lower(), "message": message, **fields})
-        told = [
-            f"{name}={value if type(value) in NUMBERS or _PLAIN.fullmatch(str(value)) else json.dumps(value)}"
-            for name, value in fields.items()
-        ]
-        return " ".join([when, f"{record.levelname:<7}", message, *told])
-
-
 def hide_secrets(settings: Settings) -> None:
     """Blot secrets out of this process's own command line and environment, where others could read them.
 
@@ -727,7 +639,8 @@ def main() -> int:
     try:
         proxy = brought_up(sys.argv[1:])
         hide_secrets(proxy.settings)
-        set_up_logging(proxy.settings.of("server"))
+        server = proxy.settings.of("server")
+        _logging.set_up(as_json=server["log"] == "json", debug=server["debug"])
         gc.freeze()  # nothing of the house is looked at again, nor copied for a worker by being looked at
         gc.set_threshold(*RARELY)
         gc.enable()

@@ -10,6 +10,7 @@ from typing import ClassVar
 from providers import Options
 
 from . import JSON, Handler, Plugin, Request, Response
+from ._logging import tell
 
 log = logging.getLogger("llmproxy.access")
 
@@ -39,10 +40,8 @@ class AccessLog(Plugin):
 
 
 def write(request: Request, begun: float) -> None:
-    """Log a request; at once, for there is one for each, and logging's own ways take as long as all the rest."""
-    fields = line(request, begun, time.monotonic())
-    told = {"name": log.name, "levelno": logging.INFO, "levelname": "INFO", "msg": "request", "fields": fields}
-    log.handle(logging.makeLogRecord(told))
+    """Log a request."""
+    tell(log, "request", line(request, begun, time.monotonic()))
 
 
 def line(request: Request, begun: float, now: float) -> JSON:

@@ -6,7 +6,7 @@ from contextlib import closing
 from typing import Any, ClassVar, Dict, Generator, List, Mapping, Tuple
 
 from providers import Options, Provider
-from providers._http import end_to_end
+from providers._http import end_to_end, of_one_connection
 
 from . import Handler, Plugin, Request, Response, Waiting, late
 
@@ -71,9 +71,12 @@ class Passthrough(Plugin):
 
 def told_of(exchange: Any) -> List[Tuple[str, str]]:
     """Give an answer's fields, but not what it says to browsers about other sites: whom we serve is ours to say."""
-    wrong = ("content-length",) if exchange.status == 204 else ()  # what has no body says no length of it
-    passed = end_to_end(exchange.fields, wrong)
-    return [(name, value) for name, value in passed if not name.lower().startswith("access-control-")]
+    own = of_one_connection(exchange.fields, ("content-length",) if exchange.status == 204 else ())  # it has no body
+    return [
+        (name, value)
+        for name, value, lower in exchange.fields.lines
+        if lower not in own and not lower.startswith("access-control-")
+    ]
 
 
 def flowing(exchange: Any, first: bytes, blocks: Generator[bytes, None, None]) -> Generator[bytes, None, None]:

@@ -19,14 +19,15 @@ UNTIL_CLOSE = -2  # a body's length: an answer that ends with its connection
 LARGEST_HEAD = 64 * 1024
 LONGEST_LINE = 16 * 1024
 MOST_FIELDS = 128
-USUAL = 256  # bytes of a line that may be one of those that are sent again and again
+MOST_DIGITS = 18  # of a Content-Length
+USUAL = 256  # bytes of a field line that may be one of those that are sent again and again
+MOST_KNOWN = 1024  # of them
 
 _TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 _REQUEST_LINE = re.compile(rb"(" + _TOKEN + rb") ([\x21-\x7e]+) HTTP/([0-9])\.([0-9])")
 _STATUS_LINE = re.compile(rb"HTTP/1\.([0-9]) ([1-5][0-9][0-9])(?: ([\t\x20-\x7e\x80-\xff]*))?")
 _FIELD = re.compile(rb"(" + _TOKEN + rb"):([\t\x20-\x7e\x80-\xff]*)")
 _CREDENTIAL = re.compile(rb"[^:]*(?:auth|key|cookie|token|secret)", re.IGNORECASE)
-_LENGTH = re.compile(r"[0-9]{1,18}", re.ASCII)
 _CHUNK = re.compile(rb"([0-9A-Fa-f]{1,15})(?:[ \t]*;[\t\x20-\x7e\x80-\xff]*)?")
 _PLAIN_CHUNK = re.compile(rb"([1-9A-Fa-f][0-9A-Fa-f]{0,7})\r\n")
 
@@ -63,7 +64,7 @@ class BadMessage(ValueError):  # noqa: N818  (the message is bad, not the progra
 class Fields:
     """The header fields of one message: in order as they came, looked up by lower-case name."""
 
-    __slots__ = ("_first", "lines")
+    __slots__ = ("_first", "_repeats", "lines")
 
     def __init__(self, pairs: Iterable[Tuple[str, str]]) -> None:
         self.read([(name, value, name.lower()) for name, value in pairs])
@@ -79,7 +80,8 @@ class Fields:
         """Take these in place of what was there."""
         self.lines = lines
         self._first: Dict[str, str] = {lower: value for _, value, lower in lines}
-        if len(self._first) < len(lines):  # some came twice
+        self._repeats = len(self._first) < len(lines)
+        if self._repeats:
             self._first = {lower: value for _, value, lower in reversed(lines)}
 
     @property
@@ -93,11 +95,10 @@ class Fields:
 
     def all(self, name: str) -> Sequence[str]:
         """Give every value of a field, one a line as they came."""
-        if name not in self._first:
+        value = self._first.get(name)
+        if value is None:
             return ()
-        if len(self._first) == len(self.lines):
-            return (self._first[name],)
-        return [value for _, value, lower in self.lines if lower == name]
+        return [value for _, value, lower in self.lines if lower == name] if self._repeats else (value,)
 
     def listed(self, name: str) -> List[str]:
         """Give the members of a field that is a comma list, over all its lines, in lower case."""
@@ -191,39 +192,38 @@ _usual_first_line = functools.lru_cache(maxsize=256)(_first_line)  # a query may
 def response_head(head: bytes) -> ResponseHead:
     """Read the head of an answer, its empty line included; raises BadMessage."""
     first, *lines = head[:-4].split(b"\r\n")
-    match = _STATUS_LINE.fullmatch(first)
+    return ResponseHead(*_status_line(first), Fields.of(_lines(lines)))
+
+
+@functools.lru_cache(maxsize=256)
+def _status_line(line: bytes) -> Tuple[int, str, int]:
+    """Read a status line: status, reason, and the minor version; raises BadMessage."""
+    match = _STATUS_LINE.fullmatch(line)
     if not match:
         raise BadMessage("the status line is malformed")
     minor, status, reason = match.groups()
-    return ResponseHead(int(status), (reason or b"").decode("latin-1"), int(minor), Fields.of(_lines(lines)))
+    return int(status), (reason or b"").decode("latin-1"), int(minor)
+
+
+#: field lines as they were read before: most are sent again, word for word, with all messages of a program
+_known: Dict[bytes, Line] = {}
 
 
 def _lines(lines: List[bytes]) -> List[Line]:
     """Read the field lines of a head."""
     if len(lines) > MOST_FIELDS:
         raise BadMessage("too many header fields, or one too long", 431)
-    found: List[Line] = []
-    for line in lines:
-        try:
-            found.append(_usual(line))
-        except _Unusual:
-            found.append(_line(line))
-    return found
+    return [_known.get(line) or _new_line(line) for line in lines]
 
 
-class _Unusual(Exception):  # noqa: N818
-    """A line that is not to be remembered."""
-
-
-@functools.lru_cache(maxsize=1024)
-def _usual(line: bytes) -> Line:
-    """Read a line of those that are sent again and again: most are, word for word, by all messages of a program.
-
-    Raises _Unusual for one that is long, and for credentials: they are not kept for longer than they are needed.
-    """
-    if len(line) > USUAL or _CREDENTIAL.match(line):
-        raise _Unusual
-    return _line(line)
+def _new_line(line: bytes) -> Line:
+    """Read a line that is not known. Credentials do not become so: they are kept for no longer than needed."""
+    read = _line(line)
+    if len(line) <= USUAL and not _CREDENTIAL.match(line):
+        if len(_known) >= MOST_KNOWN:
+            _known.clear()
+        _known[line] = read
+    return read
 
 
 def _line(line: bytes) -> Line:
@@ -239,8 +239,9 @@ def _line(line: bytes) -> Line:
 
 def request_length(head: RequestHead) -> int:
     """Give the length of a request's body, or CHUNKED; raises BadMessage when it could be read in two ways."""
-    codings, lengths = head.fields.all("transfer-encoding"), head.fields.all("content-length")
-    if codings:
+    lengths = head.fields.all("content-length")
+    if "transfer-encoding" in head.fields:
+        codings = head.fields.all("transfer-encoding")
         if lengths or head.minor == 0:
             raise BadMessage("Transfer-Encoding goes with neither Content-Length nor HTTP/1.0")
         if len(codings) != 1 or codings[0].lower() != "chunked":
@@ -252,8 +253,9 @@ def request_length(head: RequestHead) -> int:
 def response_length(method: str, head: ResponseHead) -> int:
     """Give the length of an answer's body, CHUNKED or UNTIL_CLOSE; raises BadMessage, also for one without a body."""
     bodiless = method == "HEAD" or head.status in (204, 304)
-    codings, lengths = head.fields.all("transfer-encoding"), head.fields.all("content-length")
-    if codings:
+    lengths = head.fields.all("content-length")
+    if "transfer-encoding" in head.fields:
+        codings = head.fields.all("transfer-encoding")
         if lengths or len(codings) != 1 or codings[0].lower() != "chunked":
             raise BadMessage("the Transfer-Encoding is not chunked alone")
         return 0 if bodiless else CHUNKED
@@ -262,7 +264,7 @@ def response_length(method: str, head: ResponseHead) -> int:
 
 
 def _length(values: Sequence[str]) -> int:
-    if len(values) != 1 or not _LENGTH.fullmatch(values[0]):
+    if len(values) != 1 or not (values[0].isdecimal() and values[0].isascii() and len(values[0]) <= MOST_DIGITS):
         raise BadMessage("Content-Length is not one number")
     return int(values[0])
 
@@ -274,8 +276,13 @@ def stays_open(minor: int, fields: Fields) -> bool:
 
 def end_to_end(fields: Fields, also: Tuple[str, ...] = ()) -> Pairs:
     """Give the fields that travel on: neither hop-by-hop, nor named by Connection, nor in `also`."""
-    dropped = _dropped(also, tuple(fields.all("connection")))
+    dropped = of_one_connection(fields, also)
     return [(name, value) for name, value, lower in fields.lines if lower not in dropped]
+
+
+def of_one_connection(fields: Fields, also: Tuple[str, ...] = ()) -> FrozenSet[str]:
+    """Name the fields that do not travel on: hop-by-hop, named by Connection, or in `also`; in lower case."""
+    return _dropped(also, tuple(fields.all("connection")))
 
 
 @functools.lru_cache(maxsize=256)

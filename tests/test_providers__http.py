@@ -439,3 +439,21 @@ def test_small_chunks_cost_no_time():
     begun = time.thread_time()
     assert len(dechunker.feed(b"1\r\nx\r\n" * 150_000)) == 150_000
     assert time.thread_time() - begun < 2  # moving what is left for each chunk takes ten times that
+
+
+@pytest.mark.parametrize(
+    "name", ["Authorization", "x-api-key", "X-Goog-Api-Key", "Cookie", "x-secret-thing", "My-Token"]
+)
+def test_lines_are_remembered_but_no_credentials(name):
+    _http._known.clear()
+    head = f"GET / HTTP/1.1\r\nHost: a\r\n{name}: sesame\r\nX-Long: {'x' * _http.USUAL}\r\n\r\n".encode()
+    first, again = _http.request_head(head), _http.request_head(head)
+    assert first.fields.pairs == again.fields.pairs
+    assert again.fields.get(name.lower()) == "sesame"
+    assert list(_http._known) == [b"Host: a"]
+
+
+def test_what_is_remembered_is_bounded():
+    for number in range(3 * _http.MOST_KNOWN):
+        _http.request_head(b"GET / HTTP/1.1\r\nHost: a\r\nX-Number: %d\r\n\r\n" % number)
+    assert len(_http._known) <= _http.MOST_KNOWN

@@ -1,0 +1,121 @@
+"""What is logged, on its way to stderr: a line per event, as text or as JSON, by way of the library's own `logging`."""
+
+from __future__ import annotations
+
+import functools
+import json
+import logging
+import os
+import time
+from typing import Any, List, Mapping, Sequence, Tuple
+
+STDERR = 2
+NUMBERS = (int, float)
+
+
+def set_up(*, as_json: bool, debug: bool) -> None:
+    """Log what is ours to stderr; nothing is made of what nobody reads."""
+    logging.setLogRecordFactory(Record)
+    setattr(logging, "_srcfile", None)  # noqa: B010  (the way of its documentation to not look for who called)
+    handler = Stderr()
+    handler.setFormatter(Lines(as_json=as_json))
+    ours = logging.getLogger("llmproxy")
+    ours.handlers[:], ours.propagate = [handler], False
+    ours.setLevel(logging.DEBUG if debug else logging.INFO)
+    if nobody_reads(STDERR):
+        logging.disable(logging.CRITICAL)
+
+
+def nobody_reads(descriptor: int) -> bool:
+    """Tell whether what is written there is lost."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), os.stat(os.devnull))
+    except OSError:
+        return True
+
+
+def tell(logger: logging.Logger, message: str, fields: Mapping[str, Any]) -> None:
+    """Log what goes on, whether or not the logger's level lets it through; there is one for each request."""
+    record = Record(logger.name, logging.INFO, "", 0, message, (), None)
+    record.fields = fields
+    logger.handle(record)
+
+
+class Stderr(logging.Handler):
+    """Writes each line in one go: those of several workers do not mix, and no lock is needed."""
+
+    def handle(self, record: logging.LogRecord) -> bool:
+        try:
+            os.write(STDERR, f"{self.format(record)}\n".encode("utf-8", "backslashreplace"))
+        except Exception:  # noqa: BLE001  (logging's own rule: it never ends what is logged)
+            self.handleError(record)
+        return True
+
+
+class Record(logging.LogRecord):
+    """What is logged, without what our lines do not tell."""
+
+    fields: Mapping[str, Any] = {}
+    exc_text = stack_info = None
+    funcName = ""  # noqa: N815  (logging's own)
+
+    def __init__(  # logging's own
+        self, name: str, level: int, path: str, line: int, msg: Any, args: Any, exc_info: Any, *more: Any, **_: Any
+    ) -> None:
+        self.name, self.levelno, self.levelname = name, level, logging.getLevelName(level)
+        self.msg, self.args, self.exc_info = msg, args, exc_info
+        self.pathname, self.lineno, self.filename, self.module = path, line, path, path
+        self.created = time.time()
+        self.msecs = self.created % 1 * 1000
+
+
+class Lines(logging.Formatter):
+    """Writes a record as one line; `fields` of a record become fields of the line."""
+
+    def __init__(self, *, as_json: bool) -> None:
+        super().__init__()
+        self._as_json = as_json
+        self._second: Tuple[int, str] = (0, "")  # and how it is written
+
+    def _when(self, created: float) -> str:
+        second, written = self._second
+        if second != int(created):
+            second = int(created)
+            written = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
+            self._second = second, written
+        return f"{written}.{int(created % 1 * 1000):03d}Z"
+
+    def format(self, record: logging.LogRecord) -> str:
+        fields: Mapping[str, Any] = getattr(record, "fields", {})
+        when = self._when(record.created)
+        message = record.getMessage()
+        if not message.isprintable():
+            message = " ".join(message.splitlines())
+        if record.exc_info:
+            message += "\n" + self.formatException(record.exc_info)
+        if self._as_json:
+            return json.dumps({"time": when, "level": record.levelname.lower(), "message": message, **fields})
+        line = f"{when} {record.levelname:<7} {message}"
+        return line + _frame(tuple(fields)) % _words([*fields.values()]) if fields else line
+
+
+@functools.lru_cache(maxsize=64)
+def _frame(names: Sequence[str]) -> str:
+    """Give what stands around the values of these fields; the names are ours, and few."""
+    return "".join([f" {name}=%s" for name in names])
+
+
+def _words(values: List[Any]) -> Tuple[Any, ...]:
+    """Give values as they stand in a line: as JSON whatever is no number and no plain word."""
+    texts = [value for value in values if type(value) not in NUMBERS]
+    if _are_words(texts):
+        return tuple(values)
+    return tuple([v if type(v) in NUMBERS or _are_words([v]) else json.dumps(v) for v in values])
+
+
+def _are_words(texts: List[Any]) -> bool:
+    try:
+        text = "".join(texts)
+    except TypeError:  # there is no text among them
+        return False
+    return "" not in texts and text.isascii() and text.isprintable() and " " not in text and '"' not in text

@@ -94,8 +94,10 @@ class Dialect(Plugin):
             completion = yield from whole(parts)
             request.notes["usage"] = completion.get("usage")
             own = completion.get(f"_{self.dialect}")
-            with reading():
+            try:
                 response = Response.of(answer(completion) if own is None else own)
+            except STUMBLES as error:
+                raise stumbled(error) from error
         response.headers += request.warnings()
         return response
 
@@ -110,8 +112,10 @@ class Dialect(Plugin):
         for part in coming:
             if part:
                 words = partial(self._echoed, spelled) if f"_{self.dialect}" in part else speak
-                with reading():
+                try:
                     yield from words(itertools.chain((part,), coming))
+                except STUMBLES as error:
+                    raise stumbled(error) from error
             else:
                 yield b""
 
@@ -160,17 +164,12 @@ def arguments_of(function: JSON) -> JSON:
     return told or {}
 
 
-@contextmanager
-def reading() -> Iterator[None]:
+def stumbled(error: Exception) -> UpstreamError:
     """Take it for the upstream's trouble that a translator stumbles over its answer, as the ground floor does."""
-    try:
-        yield
-    except STUMBLES as error:
-        place = traceback.extract_tb(error.__traceback__)[-1]
-        where = f"{os.path.basename(place.filename)}:{place.lineno}: {type(error).__name__}"  # not what it read
-        log.warning("an answer of no known shape: %s", where)
-        told = "the upstream's answer is not of the shape it should have"
-        raise UpstreamError(502, told, code="provider_error") from error
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    where = f"{os.path.basename(place.filename)}:{place.lineno}: {type(error).__name__}"  # not what it read
+    log.warning("an answer of no known shape: %s", where)
+    return UpstreamError(502, "the upstream's answer is not of the shape it should have", code="provider_error")
 
 
 @contextmanager

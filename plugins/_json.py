@@ -149,5 +149,7 @@ def _wrong_in(items: Iterable[Tuple[Any, Any]], step: str) -> Optional[_Wrong]:
 
 def shown(text: object, most: int = 60) -> str:
     """Quote what a stranger sent in a message: short, and in one line of ASCII."""
-    plain = str(text)[: most + 1].encode("unicode_escape").decode()
+    plain = str(text)[: most + 1]
+    if "\\" in plain or not (plain.isascii() and plain.isprintable()):
+        plain = plain.encode("unicode_escape").decode()
     return plain if len(plain) <= most else plain[:most] + "..."

@@ -639,8 +639,7 @@ def main() -> int:
     try:
         proxy = brought_up(sys.argv[1:])
         hide_secrets(proxy.settings)
-        server = proxy.settings.of("server")
-        _logging.set_up(as_json=server["log"] == "json", debug=server["debug"])
+        _logging.set_up(proxy.settings.of("server"))
         gc.freeze()  # nothing of the house is looked at again, nor copied for a worker by being looked at
         gc.set_threshold(*RARELY)
         gc.enable()

@@ -13,15 +13,15 @@ STDERR = 2
 NUMBERS = (int, float)
 
 
-def set_up(*, as_json: bool, debug: bool) -> None:
-    """Log what is ours to stderr; nothing is made of what nobody reads."""
+def set_up(options: Mapping[str, Any]) -> None:
+    """Log what is ours to stderr as the kernel's options say; nothing is made of what nobody reads."""
     logging.setLogRecordFactory(Record)
     setattr(logging, "_srcfile", None)  # noqa: B010  (the way of its documentation to not look for who called)
     handler = Stderr()
-    handler.setFormatter(Lines(as_json=as_json))
+    handler.setFormatter(Lines(as_json=options["log"] == "json"))
     ours = logging.getLogger("llmproxy")
     ours.handlers[:], ours.propagate = [handler], False
-    ours.setLevel(logging.DEBUG if debug else logging.INFO)
+    ours.setLevel(logging.DEBUG if options["debug"] else logging.INFO)
     if nobody_reads(STDERR):
         logging.disable(logging.CRITICAL)
 

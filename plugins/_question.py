@@ -244,7 +244,8 @@ def checked(question: JSON, rules: Mapping[str, Rule], required: Tuple[str, ...]
     for name in required:
         if question.get(name) is None:
             refuse(name, "is required", "missing_required_parameter")
-    for name in rules:
-        if name in question and question[name] is not None:
-            rules[name](question[name], name)
-    return {name: value for name, value in question.items() if value is not None}
+    given = {name: value for name, value in question.items() if value is not None}
+    for name, value in given.items():
+        if name in rules:
+            rules[name](value, name)
+    return given

@@ -78,9 +78,9 @@ def record(rules: Mapping[str, Rule], required: Tuple[str, ...] = ()) -> Rule:
         for name in required:
             if value.get(name) is None:
                 refuse(f"{path}.{name}", "is required", "missing_required_parameter")
-        for name in rules:
-            if name in value and value[name] is not None:
-                rules[name](value[name], f"{path}.{name}")
+        for name, item in value.items():
+            if item is not None and name in rules:
+                rules[name](item, f"{path}.{name}")
 
     return rule
 

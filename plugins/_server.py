@@ -119,7 +119,10 @@ class Server(ThreadingHTTPServer):
             ticked = time.monotonic()
             while not self._drained():
                 for key, events in self._selector.select(self._until_next()):
-                    _safely(key.data, events)
+                    try:  # as `_safely` does
+                        key.data(events)
+                    except Exception:
+                        log.exception("the loop stumbled")
                 for _ in range(len(self._ready)):
                     _safely(self._take_turn, self._ready.popleft())
                 self._crew.tend()
@@ -367,26 +370,23 @@ class Server(ThreadingHTTPServer):
             self._go_on(handler)
 
     def _go_on(self, handler: Handler, *, ready: bool = True, step: Optional[Callable[[], object]] = None) -> None:
-        """Have a request go on to its next pause."""
+        """Have a request go on to its next pause, by this step if not by its own."""
         if handler.watched is not None:
             self._unwatch(handler)
         handler.deadline = NEVER
         handler.scope.seen_to(ready=ready)
         try:
-            self._step(handler, step or partial(next, handler.work))
+            try:
+                step() if step else next(handler.work)  # type: ignore[arg-type]
+            except StopIteration as end:
+                self._answered(handler, keep=end.value)
+            else:
+                self._see_to(handler)
         except Gone:
             self._close(handler)
         except Exception:
             log.exception("a connection failed")
             self._leave(handler)
-
-    def _step(self, handler: Handler, step: Callable[[], object]) -> None:
-        try:
-            step()
-        except StopIteration as end:
-            self._answered(handler, keep=end.value)
-        else:
-            self._see_to(handler)
 
     def _answered(self, handler: Handler, *, keep: bool) -> None:
         handler.work, handler.scope = None, IDLE

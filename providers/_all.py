@@ -98,7 +98,8 @@ class Everything(Provider):
         return targets
 
     def chat(self, call: Call) -> Parts:
-        self._allowed(call)  # first, for what stands around may answer by itself
+        if self.ask != self._ask:  # what stands around may answer by itself
+            self._allowed(call)
         return self.ask(call)
 
     def _ask(self, call: Call) -> Parts:

@@ -80,7 +80,7 @@ class Manner(NamedTuple):
 
 def question(chat: JSON, name: str, model: Model, manner: Manner, warn: Warn, recall: Recall) -> JSON:
     """Translate a chat; `model` says what its model can do, `recall` gives reasoning details by tool calls."""
-    for field in NOT_SERVED:
+    for field in () if chat.keys().isdisjoint(NOT_SERVED) else NOT_SERVED:
         if field in chat and chat[field] not in (None, NOT_SERVED[field]):
             raise _canonical.unsupported(field, f"{field} is not supported by anthropic")
     said = {field: value for field, value in chat.items() if value != IDLE.get(field)}
@@ -254,10 +254,10 @@ def _with_budget(body: JSON, model: Model) -> JSON:
 
 
 def _tools(chat: JSON, model: Model, manner: Manner, thinks: bool, warn: Warn) -> JSON:
-    _canonical.functions_of(chat)  # refuses tools of other kinds
-    tools = [_tool(tool) for tool in chat.get("tools") or ()]
-    if not tools:
+    if not chat.get("tools"):
         return _tools_of_old(chat["messages"])
+    _canonical.functions_of(chat)  # refuses tools of other kinds
+    tools = [_tool(tool) for tool in chat["tools"]]
     choice = _canonical.tool_choice(chat)
     free = model.can_be_forced and not (thinks and model.samples)
     if choice and choice.mode == "required" and manner.tool_choice_fallback == "auto" and not free:

@@ -19,7 +19,6 @@ UNTIL_CLOSE = -2  # a body's length: an answer that ends with its connection
 LARGEST_HEAD = 64 * 1024
 LONGEST_LINE = 16 * 1024
 MOST_FIELDS = 128
-MOST_DIGITS = 18  # of a Content-Length
 USUAL = 256  # bytes of a field line that may be one of those that are sent again and again
 MOST_KNOWN = 1024  # of them
 
@@ -28,6 +27,7 @@ _REQUEST_LINE = re.compile(rb"(" + _TOKEN + rb") ([\x21-\x7e]+) HTTP/([0-9])\.([
 _STATUS_LINE = re.compile(rb"HTTP/1\.([0-9]) ([1-5][0-9][0-9])(?: ([\t\x20-\x7e\x80-\xff]*))?")
 _FIELD = re.compile(rb"(" + _TOKEN + rb"):([\t\x20-\x7e\x80-\xff]*)")
 _CREDENTIAL = re.compile(rb"[^:]*(?:auth|key|cookie|token|secret)", re.IGNORECASE)
+_LENGTH = re.compile(r"[0-9]{1,18}", re.ASCII)
 _CHUNK = re.compile(rb"([0-9A-Fa-f]{1,15})(?:[ \t]*;[\t\x20-\x7e\x80-\xff]*)?")
 _PLAIN_CHUNK = re.compile(rb"([1-9A-Fa-f][0-9A-Fa-f]{0,7})\r\n")
 
@@ -264,7 +264,7 @@ def response_length(method: str, head: ResponseHead) -> int:
 
 
 def _length(values: Sequence[str]) -> int:
-    if len(values) != 1 or not (values[0].isdecimal() and values[0].isascii() and len(values[0]) <= MOST_DIGITS):
+    if len(values) != 1 or not _LENGTH.fullmatch(values[0]):
         raise BadMessage("Content-Length is not one number")
     return int(values[0])
 

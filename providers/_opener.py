@@ -18,10 +18,10 @@ class Question(urllib.request.Request):
     def __init__(  # a request has this many parts
         self, method: str, url: str, fields: _http.Pairs, body: Optional[bytes], scope: Scope, timeouts: Timeouts
     ) -> None:
-        self.__dict__.update(_taken_apart(url))
+        self.__dict__.update(_taken_apart(url), _data=body)
         self.headers, self.unredirected_hdrs = {}, {}
         self.method = method
-        self.data = self.body = body
+        self.body = body
         self.fields = fields
         self.scope = scope
         self.timeouts = timeouts

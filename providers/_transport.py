@@ -58,7 +58,7 @@ Worded = Callable[[int, Mapping[str, str], Any], UpstreamError]
 
 LARGEST_DOCUMENT = 512 * 1024 * 1024
 LARGEST_ERROR = 64 * 1024
-MOST_HEADS = 1000  # of one answer: some say 1xx while they work
+MOST_INTERIM = 1000  # heads of one answer: some say 1xx while they work
 LONGEST_WAIT = 5.0  # seconds an upstream may ask us to wait before asking again
 
 #: what a translator raises over an answer that has, say, a text where an object should be
@@ -87,7 +87,7 @@ class Answer:
         self._pool = pool
         self._key = (question.type, question.host, question.netloc)
         self._left = self._ahead = b""
-        self._length = 0
+        self._length = self._interim = 0
         self._heard_all = self._keeps = True
         self._connection: Optional[Connection] = None
 
@@ -149,19 +149,23 @@ class Answer:
 
     def head(self) -> Generator[JSON, None, None]:
         """Ask, and wait for status and fields; yields PAUSE at each pause."""
-        head, heads = None, 0
         connection = self._pool.take(self._key)
         if connection is None or not self._say(connection):
             yield from self._ask(connection)
         try:
-            while head is None or head.status < 200:  # 100 and 103 come before the answer
-                end = _http.head_end(self._ahead) if self._ahead else 0
-                if end:
-                    head, heads = _http.response_head(self._ahead[:end]), heads + 1
-                    self._ahead = self._ahead[end:]
-                    _check_interim(head.status, heads)
+            head = None
+            while head is None:
+                connection = self._open()
+                try:
+                    block = yield from connection.receive(self.question.scope, self.question.timeouts.first_byte)
+                    if not block:
+                        raise ConnectionResetError(errno.ECONNRESET, "it closed the connection")
+                except OSError as error:
+                    yield from self._once_more(connection, error)
                 else:
-                    yield from self._more()
+                    connection.idle_since = None
+                    self._ahead += block
+                    head = self._heard()
             self._length = _http.response_length(self.question.method or "", head)
         except _http.BadMessage as error:
             raise _begun("the upstream does not speak HTTP", error, "provider_error") from error
@@ -170,23 +174,30 @@ class Answer:
         if not self._length:
             self._finish()
 
-    def _more(self) -> Generator[JSON, None, None]:
-        """Read more of the head; before the first byte of all, a kept connection that died is replaced."""
-        connection = self._open()
-        try:
-            block = yield from connection.receive(self.question.scope, self.question.timeouts.first_byte)
-            if not block:
-                raise ConnectionResetError(errno.ECONNRESET, "it closed the connection")
-        except OSError as error:
-            if self._ahead:
-                raise _begun("the upstream's answer broke off", error, "stream_truncated") from error
-            if connection.idle_since is None:
-                raise unreachable("the upstream did not answer", error) from error
-            self.close()
-            yield from self._ask(None)
-        else:
-            connection.idle_since = None
-            self._ahead += block
+    def _heard(self) -> Optional[_http.ResponseHead]:
+        """Take the head off what has come, if it is all there, and each 100 and 103 before it."""
+        end = _http.head_end(self._ahead)
+        while end:
+            head = _http.response_head(self._ahead[:end])
+            self._ahead = self._ahead[end:]
+            if head.status >= 200:
+                return head
+            self._interim += 1
+            if head.status == 101:
+                raise _http.BadMessage("it switches to a protocol nobody asked for")
+            if self._interim > MOST_INTERIM:
+                raise _http.BadMessage("its 1xx have no end")
+            end = _http.head_end(self._ahead)
+        return None
+
+    def _once_more(self, connection: Connection, error: OSError) -> Generator[JSON, None, None]:
+        """Ask on another connection where a kept one has died before the first byte of all; else raise."""
+        if self._ahead:
+            raise _begun("the upstream's answer broke off", error, "stream_truncated") from error
+        if connection.idle_since is None:
+            raise unreachable("the upstream did not answer", error) from error
+        self.close()
+        yield from self._ask(None)
 
     def at_once(self) -> Optional[bytes]:
         """Give the whole body if it has come together with the head."""
@@ -283,13 +294,6 @@ class Answer:
         if connection is not None:
             self.question.scope.drop(connection.hang_up)
             connection.hang_up()
-
-
-def _check_interim(status: int, heads: int) -> None:
-    if status == 101:
-        raise _http.BadMessage("it switches to a protocol nobody asked for")
-    if heads > MOST_HEADS:
-        raise _http.BadMessage("its 1xx have no end")
 
 
 def _begun(message: str, error: object, code: str) -> UpstreamError:
@@ -406,7 +410,12 @@ class Exchange:
 
     def document(self) -> Generator[JSON, None, JSON]:
         """Read the whole body and return its JSON, an object; yields PAUSE at each pause."""
-        body = yield from self._body()
+        yield from self.head()
+        body = self.at_once()
+        if body is None:
+            body = yield from self._gathered()
+        if len(body) > LARGEST_DOCUMENT:
+            raise self._useless("too large")
         if len(body) > LARGE:
             yield from self._scope.aside(BRIEFLY)
         try:
@@ -417,21 +426,16 @@ class Exchange:
             raise self._useless("JSON, but not an object")
         return document
 
-    def _body(self) -> Generator[JSON, None, bytes]:
-        yield from self.head()
-        whole = self.at_once()
-        if whole is None:
-            body = bytearray()
-            for block in self.blocks():
-                body += block
-                if not block:
-                    yield PAUSE
-                if len(body) > LARGEST_DOCUMENT:
-                    break
-            whole = bytes(body)
-        if len(whole) > LARGEST_DOCUMENT:
-            raise self._useless("too large")
-        return whole
+    def _gathered(self) -> Generator[JSON, None, bytes]:
+        """Read a body that comes in several blocks, or more of it than is taken."""
+        body = bytearray()
+        for block in self.blocks():
+            body += block
+            if not block:
+                yield PAUSE
+            if len(body) > LARGEST_DOCUMENT:
+                break
+        return bytes(body)
 
     def _useless(self, why: str) -> UpstreamError:
         message = f"{self._name}: the upstream's answer is {why}"

@@ -74,7 +74,7 @@ class Anthropic(Provider):
         if pocket:
             yield from self._as_written(call, pocket)
             return
-        if _depends(call.chat) and self.catalogue.is_old():
+        if self.catalogue.is_old() and _depends(call.chat):
             yield from call.scope.aside()
         door, body = self._unlocked(self._door), self._question(call)
         if call.streams or _is_long(body):
@@ -175,6 +175,6 @@ def _is_long(body: JSON) -> bool:
 
 def _depends(chat: JSON) -> bool:
     """Tell whether the question depends on more than the model's name tells."""
-    if any(chat.get(field) is not None for field in REASONING):
+    if not chat.keys().isdisjoint(REASONING):
         return True
-    return any(chat.get(field) is not None for field in SAMPLING) and named(str(chat.get("model"))).version > (9, 0)
+    return not chat.keys().isdisjoint(SAMPLING) and named(str(chat.get("model"))).version > (9, 0)

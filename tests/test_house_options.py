@@ -18,7 +18,7 @@ from providers._all import Everything
 from test_house_rules import MODULES, TREES, contracted, every_module
 
 GIVEN = {"enabled"}  # to every module, and read by the kernel
-KERNEL = ("plugins._kernel", "plugins._client", "plugins._server", "plugins._settings")
+KERNEL = ("plugins._kernel", "plugins._client", "plugins._logging", "plugins._server", "plugins._settings")
 
 
 class Recorded(Dict[str, Any]):

@@ -250,7 +250,7 @@ def test_what_comes_before_the_answer_is_passed_over(door, upstream):
     "early",
     [
         b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: h2c\r\n\r\n",
-        b"HTTP/1.1 103 Early Hints\r\n\r\n" * (_transport.MOST_HEADS + 1),
+        b"HTTP/1.1 103 Early Hints\r\n\r\n" * (_transport.MOST_INTERIM + 1),
     ],
     ids=["another protocol", "no end"],
 )

@@ -71,22 +71,28 @@ def flowing(  # what a dialect's stream is made of
     life: bytes = KEEP_ALIVE,
     clock: Callable[[], float] = time.monotonic,
 ) -> Generator[bytes, None, None]:
-    """Write the parts in a dialect's words: all that came together in one block, and life signs in a silence.
+    """Write the parts in a dialect's words: what came together in few blocks, and life signs in a silence.
 
+    The first block holds two parts, for the first says little more than whose turn it is, and each that follows on its
+    heels four times as many: so the first words go out before the last are translated, and no part costs a write.
     `speak` puts parts into bytes and what ends a good answer behind them; an empty part has to come out of it as
     empty bytes. `failed` words trouble under way, which takes the place of a good end. The usage goes into `notes`.
     """
-    waiting = bytearray()
+    waiting, parts, most = bytearray(), 0, 2
     said = clock() if stream.first else -math.inf  # the silence so far has been waited for
     with closing(stream.rest):
         try:
             for block in speak(_noted(itertools.chain((stream.first,), stream.rest), notes)):
                 if block:
                     waiting += block
-                elif waiting:
+                    parts += 1
+                    if parts < most:
+                        continue
+                    most *= 4
+                if waiting:
                     yield bytes(waiting)
                     waiting.clear()
-                    said = clock()
+                    parts, said = 0, clock()
                 elif life and clock() - said >= heartbeat:
                     yield life
                     said = clock()
@@ -95,7 +101,8 @@ def flowing(  # what a dialect's stream is made of
         except Trouble as trouble:
             notes["trouble"] = trouble.code or trouble.kind
             waiting += failed(trouble)
-        yield bytes(waiting)
+        if waiting:
+            yield bytes(waiting)
 
 
 def _noted(parts: Iterable[JSON], notes: JSON) -> Iterator[JSON]:

@@ -1,4 +1,4 @@
-"""What is promised of `plugins/_stream.py`: the status before the first byte, and one block between two pauses."""
+"""What is promised of `plugins/_stream.py`: the status before the first byte, the first words soon, and few blocks."""
 
 from __future__ import annotations
 
@@ -128,13 +128,26 @@ def test_an_answer_without_a_part_is_an_empty_stream():
 
 
 def test_what_came_together_is_one_block():
-    blocks = written(part("a"), part("b"), PAUSE, part("c"), PAUSE, PAUSE, part("d"), part("e"))
+    blocks = written(part("a"), PAUSE, part("b"), PAUSE, PAUSE, part("c"), part("d"), part("e"))
     assert blocks == [
-        event(part("a")) + event(part("b")),
-        event(part("c")),
+        event(part("a")),
+        event(part("b")),
         b"",
-        event(part("d")) + event(part("e")) + DONE,
+        event(part("c")) + event(part("d")),
+        event(part("e")) + DONE,
     ]
+
+
+def test_the_first_words_do_not_wait_for_the_last():
+    """However many come together, and they are few blocks all the same."""
+    script = Script(*map(part, "a" * 1000))
+    stream = flowing(finished(begun(script.parts(), HEARTBEAT)), events, in_words, HEARTBEAT, {})
+    blocks, asked = [], []
+    for block in stream:
+        blocks.append(len(told(block)))
+        asked.append(script.asked)
+    assert blocks == [2, 8, 32, 128, 512, 318]
+    assert asked[:2] == [2, 10]
 
 
 def test_an_event_is_one_line_of_json_in_ascii():
@@ -253,7 +266,7 @@ def test_the_usage_is_noted_and_told():
     notes = {}
     blocks = written(part("a"), LAST, notes=notes)
     assert notes["usage"] == USAGE
-    assert blocks == [event(part("a")) + event(LAST) + DONE]
+    assert blocks == [event(part("a")) + event(LAST), DONE]
 
 
 def test_a_client_that_wants_no_usage_gets_none_of_it():

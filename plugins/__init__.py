@@ -134,72 +134,26 @@ class Response:
     """
 
     is_late = False  # whether it is not known yet
-    _work: Waiting[Response]  # what a late one will be, and then
-    _changes: List[Callable[[Response], None]]
-    _rescue: Optional[Callable[[Exception, Request], Response]] = None
 
     def __init__(self, status: int = 200, headers: Headers = (), body: Union[bytes, Iterable[bytes]] = b"") -> None:
         self.status = status
         self.headers: List[Tuple[str, str]] = list(headers.items() if hasattr(headers, "items") else headers)
         self.body = body
 
-    @classmethod
-    def late(cls, work: Waiting[Response]) -> Response:
+    @staticmethod
+    def late(work: Waiting[Response]) -> Response:
         """Promise what `work` returns."""
-        response = cls.__new__(cls)
-        response.is_late, response._work, response._changes = True, work, []  # noqa: SLF001  (its own)
-        return response
+        return _Late(work)
 
-    @classmethod
-    def aside(cls, scope: Scope, make: Callable[[], Response], *, stays: bool = False) -> Response:
+    @staticmethod
+    def aside(scope: Scope, make: Callable[[], Response], *, stays: bool = False) -> Response:
         """Promise what `make` gives, and call it where it does no harm to block."""
 
         def made() -> Waiting[Response]:
             yield from scope.aside(Aside(stays=stays))
             return make()
 
-        return cls.late(made())
-
-    def then(self, change: Callable[[Response], None]) -> Response:
-        """Have this changed once it is known, by what does not fail."""
-        if self.is_late:
-            self._changes.append(change)
-        else:
-            change(self)
-        return self
-
-    def rescued(self, rescue: Callable[[Exception, Request], Response], request: Request) -> Response:
-        """Have another take the place of a late one that turns out to be an exception; the first who says so is asked.
-
-        What it gives is changed as the other would have been.
-        """
-        if self.is_late and self._rescue is None:
-            self._rescue, self._request = rescue, request
-        return self
-
-    def awaited(self) -> Waiting[Response]:
-        """Give this once it is known; yields at each pause."""
-        if self.is_late:
-            try:
-                found = yield from self._work
-                if found.is_late:
-                    yield from found.awaited()
-            except Exception as error:
-                if self._rescue is None or isinstance(error, Gone):
-                    raise
-                found = self._rescue(error, self._request)
-            self.status, self.headers, self.body = found.status, found.headers, found.body
-            self.is_late = False
-            for change in self._changes:
-                change(self)
-        return self
-
-    def __getattr__(self, name: str) -> Any:
-        if not self.is_late or name not in ("status", "headers", "body"):
-            raise AttributeError(name)
-        for _ in self.awaited():
-            pass
-        return self.__dict__[name]
+        return _Late(made())
 
     @classmethod
     def of(cls, document: Any, status: int = 200, headers: Headers = ()) -> Response:
@@ -207,6 +161,65 @@ class Response:
         response = cls(status, headers, written(document))
         response.headers.append(("Content-Type", "application/json"))
         return response
+
+    def then(self, change: Callable[[Response], None]) -> Response:
+        """Have this changed once it is known, by what does not fail."""
+        change(self)
+        return self
+
+    def rescued(self, rescue: Callable[[Exception, Request], Response], request: Request) -> Response:
+        """Have another take the place of a late one that turns out to be an exception; the first who says so is asked.
+
+        What it gives is changed as the other would have been.
+        """
+        return self
+
+    def awaited(self) -> Waiting[Response]:
+        """Give this once it is known; yields at each pause."""
+        yield from ()
+        return self
+
+
+class _Late(Response):
+    """A response that is not known yet; it becomes a plain one when it is."""
+
+    is_late = True
+
+    def __init__(self, work: Waiting[Response]) -> None:
+        self._work = work
+        self._changes: List[Callable[[Response], None]] = []
+        self._rescue: Optional[Callable[[Exception, Request], Response]] = None
+
+    def then(self, change: Callable[[Response], None]) -> Response:
+        self._changes.append(change)
+        return self
+
+    def rescued(self, rescue: Callable[[Exception, Request], Response], request: Request) -> Response:
+        if self._rescue is None:
+            self._rescue, self._request = rescue, request
+        return self
+
+    def awaited(self) -> Waiting[Response]:
+        try:
+            found = yield from self._work
+            if found.is_late:
+                yield from found.awaited()
+        except Exception as error:
+            if self._rescue is None or isinstance(error, Gone):
+                raise
+            found = self._rescue(error, self._request)
+        self.status, self.headers, self.body = found.status, found.headers, found.body
+        self.__class__ = Response  # type: ignore[assignment]
+        for change in self._changes:
+            change(self)
+        return self
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in ("status", "headers", "body"):
+            raise AttributeError(name)
+        for _ in self.awaited():
+            pass
+        return vars(self)[name]
 
 
 def late(handler: Callable[..., Waiting[Response]]) -> Callable[..., Response]:

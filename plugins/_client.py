@@ -54,7 +54,7 @@ class Place(Protocol):
 
 
 class Body:
-    """The body of one request, read when it is first asked for."""
+    """The body of a request that did not come together with its head; read when it is first asked for."""
 
     _began = 0.0  # when we began to wait for it
     _got = 0
@@ -66,20 +66,10 @@ class Body:
         #: the client waits for our word before it sends
         self._expected = "expect" in head.fields and head.minor > 0 and "100-continue" in head.fields.listed("expect")
         self._patience = PATIENCE
-        self.in_step = length == 0
-
-    def at_once(self) -> bytes:
-        """Give it whole if it has come together with the head."""
-        length, ahead = self._length, self._handler.ahead
-        if not 0 < length <= len(ahead) or length > self._handler.place.limits["max_body"]:
-            return b""
-        self.in_step, self._handler.ahead = True, ahead[length:]
-        return ahead[:length]
+        self.in_step = False
 
     def read(self) -> Waiting[bytes]:
         """Give it whole; raises Refusal for one that is too large, too slow or malformed."""
-        if self.in_step:
-            return b""
         most = self._handler.place.limits["max_body"]
         if self._length > most:
             raise self._too_large(most)
@@ -198,7 +188,7 @@ class Handler(BaseHTTPRequestHandler):
                 yield from response.awaited()
             sent = self._sent(request, response, minor)
             keep = sent.keeps and _http.stays_open(minor, request.fields) and not self.place.draining
-            if not body.in_step:
+            if body and not body.in_step:
                 keep = (yield from body.skip()) and keep
             begin = sent.head(self.place.date(), keep=keep)
             request.notes["first_byte"] = time.monotonic()
@@ -217,19 +207,24 @@ class Handler(BaseHTTPRequestHandler):
             scope.close()
         return keep
 
-    def _asked(self, scope: Scope) -> Tuple[Request, Body, int]:
-        """Give the request whose head has come, and of which version of HTTP it is; raises Refusal."""
+    def _asked(self, scope: Scope) -> Tuple[Request, Optional[Body], int]:
+        """Give the request whose head has come, its body if that has not, and the version of HTTP; raises Refusal."""
         try:
             end = _http.head_end(self.ahead)
             head = _http.request_head(self.ahead[:end])
             self.ahead = self.ahead[end:]
             target, fields = _addressed(head)
-            body = Body(self, _http.request_length(head), head)
+            length = _http.request_length(head)
         except _http.BadMessage as error:
             raise Refusal(error.status, str(error), code="bad_request") from None
         forwarded = fields.all("x-forwarded-for")
         address = client_address(self.address, forwarded, self.place.trusted) if forwarded else self.address
-        request = Request(head.method, target, fields, address, body.at_once() or body.read, scope, self.local)
+        body = None
+        if 0 <= length <= len(self.ahead) and length <= self.place.limits["max_body"]:
+            here, self.ahead = self.ahead[:length], self.ahead[length:]
+        else:
+            body = Body(self, length, head)
+        request = Request(head.method, target, fields, address, body.read if body else here, scope, self.local)
         asked_id = fields.get("x-request-id")
         request.id = asked_id if asked_id and _SANE_ID.fullmatch(asked_id) else os.urandom(8).hex()
         return request, body, head.minor

@@ -43,13 +43,16 @@ class Connection:
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
         self.watched = False
-        #: what a socket says that has nothing now; of TLS only where it is spoken, for to name it is to import it
-        self._not_yet: Tuple[Type[OSError], ...] = (BlockingIOError,)
-        if type(sock) is not socket.socket and ssl is not None:
-            self._not_yet += (ssl.SSLWantReadError, ssl.SSLWantWriteError)
+        self._not_yet: Tuple[Type[OSError], ...] = (BlockingIOError,)  # what a socket says that has nothing now
         self.idle_since: Optional[float] = None  # None: its answer has begun, or it was never used before
         self._early = b""  # what it said while it was spoken to
         self._drained = False  # nothing more was there when it was read last, or has come since we spoke
+
+    def speak_tls(self, context: ssl.SSLContext, host: str) -> ssl.SSLSocket:
+        """Put TLS on the socket, which stays the same one to the system; the handshake is to come."""
+        self.sock = wrapped = context.wrap_socket(self.sock, server_hostname=host, do_handshake_on_connect=False)
+        self._not_yet += (ssl.SSLWantReadError, ssl.SSLWantWriteError)
+        return wrapped
 
     def push(self, data: bytes) -> bytes:
         """Begin a question: send what goes out at once, and give what is left."""
@@ -145,29 +148,35 @@ def _readable(sock: socket.socket) -> bool:
     return bool(poller.poll(0))
 
 
-def connected(host: str, port: int, scope: Scope, deadline: float) -> Generator[JSON, None, socket.socket]:
+def connected(host: str, port: int, scope: Scope, deadline: float) -> Generator[JSON, None, Connection]:
     """Connect to the first address that answers; each has its share of the time. Pauses where it waits."""
     failure: object = "no address"
     addresses = yield from _resolved(host, port, scope)
     for tried, (family, kind, protocol, _, address) in enumerate(addresses):
         share = (deadline - time.monotonic()) / (len(addresses) - tried)
         try:
-            with contextlib.ExitStack() as opened:
-                sock = opened.enter_context(socket.socket(family, kind, protocol))
-                code = yield from _connect(sock, address, scope, share)
-                if code == 0:
-                    opened.pop_all()
-                    return sock
+            connection = Connection(socket.socket(family, kind, protocol))
+        except OSError as error:
+            failure = error
+            continue
+        code = -1
+        try:
+            code = yield from _connect(connection, address, scope, share)
             failure = os.strerror(code)
         except OSError as error:
             failure = error
+        finally:
+            if code:
+                connection.sock.close()
+        if code == 0:
+            return connection
     raise unreachable(f"cannot connect to {host}:{port}", failure)
 
 
 def _resolved(host: str, port: int, scope: Scope) -> Generator[JSON, None, List[Any]]:
     """Give the addresses of a host; to look up a name blocks."""
     try:
-        return socket.getaddrinfo(host, port, 0, socket.SOCK_STREAM, 0, socket.AI_NUMERICHOST)
+        return _spelled_out(host, port)
     except (OSError, UnicodeError):
         yield from scope.aside(BRIEFLY)
     try:
@@ -176,14 +185,21 @@ def _resolved(host: str, port: int, scope: Scope) -> Generator[JSON, None, List[
         raise unreachable(f"cannot resolve {host}", error) from error
 
 
-def _connect(sock: socket.socket, address: Any, scope: Scope, seconds: float) -> Generator[JSON, None, int]:
-    """Connect a socket and leave it non-blocking; gives the error number, 0 for none."""
+@functools.lru_cache(maxsize=64)
+def _spelled_out(host: str, port: int) -> List[Any]:
+    """Give the addresses of a host that is one, and not a name; OSError for a name."""
+    return socket.getaddrinfo(host, port, 0, socket.SOCK_STREAM, 0, socket.AI_NUMERICHOST)
+
+
+def _connect(connection: Connection, address: Any, scope: Scope, seconds: float) -> Generator[JSON, None, int]:
+    """Connect a new socket and leave it non-blocking; gives the error number, 0 for none."""
+    sock = connection.sock
     sock.setblocking(False)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     code = sock.connect_ex(address)
     if code not in (errno.EINPROGRESS, errno.EWOULDBLOCK, getattr(errno, "WSAEWOULDBLOCK", -1)):
         return code
-    if not (yield from scope.waiting(sock, seconds, write=True, read=False)):
+    if not (yield from scope.waiting(connection, seconds, write=True, read=False)):
         return errno.ETIMEDOUT
     return sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
 
@@ -198,17 +214,13 @@ def tls() -> ssl.SSLContext:
     return context
 
 
-def secured(sock: socket.socket, host: str, scope: Scope, deadline: float) -> Generator[JSON, None, socket.socket]:
-    """Put TLS on a connected socket; the socket is closed if that fails. Pauses where it waits."""
+def secure(connection: Connection, host: str, scope: Scope, deadline: float) -> Generator[JSON, None, None]:
+    """Put TLS on a connection; whoever made it closes it if that fails. Pauses where it waits."""
     yield from scope.aside(BRIEFLY)  # roots are read, and numbers are large
     context = tls()
     try:
-        with contextlib.ExitStack() as opened:
-            wrapped = context.wrap_socket(sock, server_hostname=host, do_handshake_on_connect=False)
-            opened.enter_context(wrapped)
-            yield from _shake_hands(wrapped, host, scope, deadline)
-            opened.pop_all()
-            return wrapped
+        wrapped = connection.speak_tls(context, host)
+        yield from _shake_hands(connection, wrapped, host, scope, deadline)
     except ssl.SSLCertVerificationError as error:
         remedy = "if your network has a root certificate of its own, name its file in [server] ca_file"
         raise unreachable(f"{host} is not who it says", f"{error.verify_message}; {remedy}", "provider_tls") from error
@@ -216,13 +228,15 @@ def secured(sock: socket.socket, host: str, scope: Scope, deadline: float) -> Ge
         raise unreachable(f"no TLS with {host}", error, "provider_tls") from error
 
 
-def _shake_hands(sock: ssl.SSLSocket, host: str, scope: Scope, deadline: float) -> Generator[JSON, None, None]:
+def _shake_hands(
+    connection: Connection, sock: ssl.SSLSocket, host: str, scope: Scope, deadline: float
+) -> Generator[JSON, None, None]:
     while True:
         try:
             return sock.do_handshake()
         except (ssl.SSLWantReadError, ssl.SSLWantWriteError) as want:
             write = isinstance(want, ssl.SSLWantWriteError)
-        if not (yield from scope.waiting(sock, deadline - time.monotonic(), write=write, read=not write)):
+        if not (yield from scope.waiting(connection, deadline - time.monotonic(), write=write, read=not write)):
             raise unreachable(f"no TLS with {host}", "timed out")
 
 

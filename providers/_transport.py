@@ -15,7 +15,6 @@ import errno
 import logging
 import os
 import re
-import socket
 import threading
 import time
 import traceback
@@ -37,7 +36,7 @@ from typing import (
 )
 
 from . import BRIEFLY, JSON, LARGE, PAUSE, Options, Scope, UpstreamError, _http, _json
-from ._connection import Connection, Pool, connected, secured, unreachable
+from ._connection import Connection, Pool, connected, secure, unreachable
 
 if TYPE_CHECKING:
     from ._opener import Question
@@ -114,24 +113,23 @@ class Answer:
     def _connect(self, scope: Scope, deadline: float) -> Generator[JSON, None, Connection]:
         question = self.question
         host, port = host_port(question.host, 443 if question.type == "https" else 80)
-        sock = yield from connected(host, port, scope, deadline)
+        connection = yield from connected(host, port, scope, deadline)
         try:
             if question.type == "https":
                 if question.tunnels:
-                    yield from self._tunnel(sock, scope, deadline)
-                sock = yield from secured(sock, host_port(question.netloc, 443)[0], scope, deadline)
+                    yield from self._tunnel(connection, scope, deadline)
+                yield from secure(connection, host_port(question.netloc, 443)[0], scope, deadline)
         except BaseException:
-            sock.close()
+            connection.sock.close()
             raise
-        return Connection(sock)
+        return connection
 
-    def _tunnel(self, sock: socket.socket, scope: Scope, deadline: float) -> Generator[JSON, None, None]:
+    def _tunnel(self, connection: Connection, scope: Scope, deadline: float) -> Generator[JSON, None, None]:
         """Have the proxy connect us to the upstream."""
         host, port = host_port(self.question.netloc, 443)
         lines = [f"CONNECT {host}:{port} HTTP/1.1", f"Host: {host}:{port}"]
         if self.question.has_header("Proxy-authorization"):
             lines.append(f"Proxy-Authorization: {self.question.get_header('Proxy-authorization')}")
-        connection = Connection(sock)
         request = "\r\n".join([*lines, "\r\n"]).encode("latin-1")
         yield from connection.send(request, scope, deadline - time.monotonic())
         try:

@@ -43,6 +43,12 @@ def no_thread_left_behind() -> Iterator[None]:
         time.sleep(0.005)
 
 
+@pytest.fixture(autouse=True)
+def no_address_remembered() -> None:
+    """Tests say anew what a name means."""
+    _connection._spelled_out.cache_clear()
+
+
 def finished(waiting: Generator[Any, None, Any]) -> Any:
     """Run a generator that pauses to its end, and give what it returned."""
     while True:

@@ -12,7 +12,7 @@ import time
 import pytest
 
 from providers import Aside, Gone, Scope, UpstreamError, _connection
-from providers._connection import Connection, Pool, connected, secured
+from providers._connection import Connection, Pool, connected, secure
 from scripted import RESET, Scripted, certificate, closed_port, read_exactly, read_head, server_context
 
 LONG = 30.0  # seconds nobody is to wait for
@@ -34,14 +34,22 @@ def dialled(port, seconds=LONG, scope=None, host="127.0.0.1"):
     return finished(connected(host, port, scope or Scope(), time.monotonic() + seconds))[0]
 
 
+def shaken(connection, host, seconds=LONG):
+    """Put TLS on a connection, or close it."""
+    try:
+        finished(secure(connection, host, Scope(), time.monotonic() + seconds))
+    except BaseException:
+        connection.hang_up()
+        raise
+
+
 @contextlib.contextmanager
 def talking_to(script, context=None):
     """Give a connection to a peer that runs a script."""
     with Scripted(script, context) as up:
-        sock = dialled(up.port)
+        connection = dialled(up.port)
         if context:
-            sock = finished(secured(sock, "localhost", Scope(), time.monotonic() + LONG))[0]
-        connection = Connection(sock)
+            shaken(connection, "localhost")
         try:
             yield connection
         finally:
@@ -105,13 +113,13 @@ def test_a_client_that_leaves_ends_the_connecting(deaf):
 def test_the_next_address_is_tried_when_one_refuses(monkeypatch):
     with Scripted(lambda connection: connection.recv(1)) as up:
         addresses(monkeypatch, closed_port(), up.port)
-        dialled(0).close()
+        dialled(0).hang_up()
 
 
 def test_the_next_address_is_tried_when_one_is_deaf(monkeypatch, deaf):
     with Scripted(lambda connection: connection.recv(1)) as up:
         addresses(monkeypatch, deaf, up.port)
-        dialled(0, seconds=1).close()
+        dialled(0, seconds=1).hang_up()
 
 
 def test_each_address_has_its_share_of_the_time(monkeypatch):
@@ -134,7 +142,8 @@ def test_an_address_of_a_family_that_is_not_there_is_passed_over(monkeypatch):
         addresses(monkeypatch, up.port)
         there = socket.getaddrinfo()
         monkeypatch.setattr(socket, "getaddrinfo", lambda *_: [(12345, socket.SOCK_STREAM, 0, "", ("x", 1)), *there])
-        dialled(0).close()
+        dialled(0).hang_up()
+        _connection._spelled_out.cache_clear()
         monkeypatch.setattr(socket, "getaddrinfo", lambda *_: [(12345, socket.SOCK_STREAM, 0, "", ("x", 1))])
         with pytest.raises(UpstreamError, match="cannot connect"):
             dialled(0)
@@ -319,23 +328,23 @@ def test_an_unknown_root_is_refused_with_its_remedy(pem, monkeypatch):
 
 
 def test_another_name_than_the_certificates_is_refused(trusting):
-    with Scripted(lambda peer: peer.recv(1), trusting) as up, contextlib.closing(dialled(up.port)) as sock:
+    with Scripted(lambda peer: peer.recv(1), trusting) as up:
+        connection = dialled(up.port)
         with pytest.raises(UpstreamError, match=r"up\.test is not who it says"):
-            finished(secured(sock, "up.test", Scope(), time.monotonic() + LONG))[0]
-        assert sock.fileno() == -1
+            shaken(connection, "up.test")
 
 
 def test_a_peer_that_speaks_no_tls_is_told_so():
     with Scripted(lambda peer: peer.sendall(b"HTTP/1.1 400 Bad\r\n\r\n")) as up:
         with pytest.raises(UpstreamError, match="no TLS with up") as caught:
-            finished(secured(dialled(up.port), "up", Scope(), time.monotonic() + LONG))[0]
+            shaken(dialled(up.port), "up")
         assert caught.value.code == "provider_tls"
 
 
 def test_a_peer_that_says_nothing_is_given_up():
     with Scripted(lambda peer: peer.recv(1000) and peer.recv(1)) as up:
         with pytest.raises(UpstreamError, match="timed out") as caught:
-            finished(secured(dialled(up.port), "up", Scope(), time.monotonic() + 0.1))[0]
+            shaken(dialled(up.port), "up", 0.1)
         assert caught.value.code == "provider_unreachable"
 
 
@@ -343,7 +352,7 @@ def test_a_python_without_ssl_says_so(monkeypatch):
     monkeypatch.setattr(_connection, "ssl", None)
     _connection.tls.cache_clear()
     with socket.socket() as sock, pytest.raises(UpstreamError, match="no ssl module"):
-        finished(secured(sock, "up", Scope(), time.monotonic() + LONG))[0]
+        shaken(Connection(sock), "up")
 
 
 def test_there_is_one_context_and_it_checks():
@@ -447,5 +456,5 @@ def test_an_address_in_numbers_is_connected_to_without_a_thread():
                 while True:
                     next(connecting)
                     seen.append(isinstance(scope.pending, Aside))
-            end.value.value.close()
+            end.value.value.hang_up()
             assert any(seen) is aside

@@ -199,9 +199,18 @@ def _connect(connection: Connection, address: Any, scope: Scope, seconds: float)
     code = sock.connect_ex(address)
     if code not in (errno.EINPROGRESS, errno.EWOULDBLOCK, getattr(errno, "WSAEWOULDBLOCK", -1)):
         return code
-    if not (yield from scope.waiting(connection, seconds, write=True, read=False)):
+    if not _has_peer(sock) and not (yield from scope.waiting(connection, seconds, write=True, read=False)):
         return errno.ETIMEDOUT
     return sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+
+
+def _has_peer(sock: socket.socket) -> bool:
+    """Tell whether a socket is connected already, as it is to most of what runs on this machine."""
+    try:
+        sock.getpeername()
+    except OSError:
+        return False
+    return True
 
 
 @functools.lru_cache(maxsize=1)

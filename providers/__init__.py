@@ -440,7 +440,8 @@ class Provider:
 
     A file in this folder holds one subclass. `configured` tells whether it makes sense to ask it (a
     key is there, or none is needed): unconfigured ones are left out of the list of all models. `blocks` tells
-    whether `chat` may block between its pauses, and so needs a thread; what waits in `Scope.waiting` alone does not.
+    whether `chat` and `relay` may block between their pauses, and so need a thread; what waits in `Scope.waiting`
+    alone does not.
     """
 
     options: ClassVar[Options] = {}
@@ -448,8 +449,8 @@ class Provider:
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
-        if "chat" in vars(cls) and "blocks" not in vars(cls):
-            cls.blocks = True  # what another says of its chat is not said of this one
+        if "blocks" not in vars(cls) and not vars(cls).keys().isdisjoint(("chat", "relay")):
+            cls.blocks = True  # what another says of its own is not said of this one
 
     reads: Tuple[str, ...] = ()  # the dialects whose pockets it understands
     configured = True

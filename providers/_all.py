@@ -6,9 +6,10 @@ import re
 import threading
 import time
 from contextlib import closing
-from typing import Any, Callable, Dict, Iterable, List, Mapping, NamedTuple, Sequence, Tuple, TypeVar
+from functools import partial
+from typing import Any, Callable, Dict, Generator, Iterable, List, Mapping, NamedTuple, Sequence, Tuple, TypeVar
 
-from . import JSON, Allowed, Call, Parts, Pocket, Provider, Scope, Trouble, UpstreamError, chat_aside
+from . import JSON, Allowed, Aside, Call, Parts, Pocket, Provider, Scope, Trouble, UpstreamError, chat_aside
 from ._pockets import for_provider
 from ._transport import STUMBLES
 
@@ -204,7 +205,9 @@ class Everything(Provider):
         name, slash, rest = path[1:].partition("/")
         if not scope.allowed.whole(name):
             raise _forbidden(f"your token does not allow all of {name}: what is passed on is not read here", "provider")
-        return self.providers[name].relay(method, slash + rest, fields, body, scope)
+        provider = self.providers[name]
+        ask = partial(provider.relay, method, slash + rest, fields, body, scope)
+        return _RelayedAside(ask, scope) if provider.blocks else ask()
 
     def close(self) -> None:
         for provider in self.providers.values():
@@ -222,6 +225,27 @@ class _Delegate(Provider):
         answer = self.deputy.provider.embed(call.asking(model=self.deputy.model))
         call.scope.warnings["model"] = f"{self.name} has no embeddings: {answer.get('model')} answered"
         return answer
+
+
+class _RelayedAside:
+    """An open exchange with a provider that may block: a thread has it from its first step to its last."""
+
+    def __init__(self, ask: Callable[[], Any], scope: Scope) -> None:
+        self._ask = ask
+        self._scope = scope
+        self._exchange: Any = None
+
+    def head(self) -> Generator[JSON, None, None]:
+        yield from self._scope.aside(Aside(stays=True))
+        self._exchange = self._ask()
+        yield from self._exchange.head()
+
+    def close(self) -> None:
+        if self._exchange is not None:
+            self._exchange.close()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._exchange, name)
 
 
 def _chat(provider: Provider, call: Call) -> Parts:

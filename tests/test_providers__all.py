@@ -561,6 +561,62 @@ def test_a_request_is_passed_on_to_the_provider_its_path_names(path, passed):
     assert every.relay("PUT", path, [("X", "y")], b"body", scope) == ("a", "PUT", passed, [("X", "y")], b"body", scope)
 
 
+class Open:
+    """An exchange as a provider opens it."""
+
+    status = 200
+
+    def __init__(self, *told):
+        self.told = told
+        self.closed = False
+
+    def head(self):
+        yield PAUSE
+
+    def close(self):
+        self.closed = True
+
+
+def test_a_provider_that_may_block_passes_on_in_a_thread():
+    stand, opened, scope = Stand("a"), [], Scope()
+    stand.blocks = True
+    stand.relay = lambda *told: opened.append(Open(*told)) or opened[0]
+    exchange = Everything([stand], {}).relay("PUT", "/a/x", [], b"body", scope)
+    waiting = exchange.head()
+    next(waiting)
+    assert scope.pending == Aside(stays=True)
+    assert not opened
+    assert list(waiting) == [PAUSE]
+    assert exchange.status == 200
+    assert opened[0].told == ("PUT", "/x", [], b"body", scope)
+    exchange.close()
+    assert opened[0].closed
+
+
+def test_one_that_was_not_begun_can_be_closed():
+    stand = Stand("a")
+    stand.blocks = True
+    Everything([stand], {}).relay("GET", "/a/x", [], b"", Scope()).close()
+
+
+def test_what_a_class_says_of_its_own_is_not_said_of_another():
+    class Honest(Provider):
+        blocks = False
+
+    class Chats(Honest):
+        def chat(self, call):
+            yield {}
+
+    class Relays(Honest):
+        def relay(self, method, path, fields, body, scope):
+            return None
+
+    class Named(Honest):
+        pass
+
+    assert (Honest.blocks, Chats.blocks, Relays.blocks, Named.blocks) == (False, True, True, False)
+
+
 def test_closing_closes_every_provider():
     stands = [Stand("a"), Stand("b")]
     Everything(stands, {}).close()

@@ -13,7 +13,7 @@ from typing import Any, Callable, ClassVar, Dict, Iterable, Iterator, List, Mapp
 from providers import Call, Options, Pocket, Provider, Trouble, UpstreamError, _json
 from providers._transport import STUMBLES
 
-from . import JSON, Plugin, Request, Response, Waiting
+from . import JSON, Plugin, Refusal, Request, Response, Waiting
 from ._json import shown
 from ._question import CHAT, checked
 from ._stream import KEEP_ALIVE, begun, flowing, sse, whole
@@ -61,6 +61,10 @@ class Dialect(Plugin):
         return sse(body)
 
     # what all share
+
+    def nothing(self, request: Request) -> Response:
+        """Say in the dialect's words that nothing is at a path below its own."""
+        raise Refusal(404, "there is nothing at this path", code="not_found")
 
     def call(self, request: Request, asked: Asked) -> Call:
         """Make the call that a question asks; raises Refusal for a field that is wrong."""

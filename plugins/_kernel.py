@@ -297,6 +297,7 @@ def worded(handler: Handler, owner: Plugin) -> Handler:
         known = error if isinstance(error, Trouble) else Trouble(500, "internal error", code="internal_error")
         if known is not error:
             log.error("%s: failed", request.id, exc_info=error)
+        known.request = request.id
         request.notes["trouble"] = known.code or known.kind
         response = owner.error(known)
         response.headers += request.warnings()

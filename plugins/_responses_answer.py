@@ -110,14 +110,19 @@ class Voice:
         return b"event: " + str(event.get("type")).encode() + b"\ndata: " + written(event) + b"\n\n"
 
     def failed(self, trouble: Trouble) -> bytes:
-        """Write that the answer broke off: of the response, if it had begun."""
+        """Write that the answer broke off; of the response as well, if it had begun.
+
+        Some clients go by the one event, some by the other. OpenAI's SDKs raise for an `error` with another in it, as
+        its servers send it; its schema has the words beside that.
+        """
+        words = {"code": trouble.code, "message": trouble.message, "param": trouble.param}
+        said = self.event({"type": "error", **words, "error": {"type": trouble.kind, **words}})
         if not self.response:
-            words = {"code": trouble.code, "message": trouble.message, "param": trouble.param}
-            return self.event({"type": "error", **words})
+            return said
         error = {"code": ERRORS.get(str(trouble.code), "server_error"), "message": trouble.message}
         output = self.output.items() or self.response.get("output") or []
         told = {**self.response, "status": "failed", "error": error, "output": output}
-        return self.event({"type": "response.failed", "response": told})
+        return said + self.event({"type": "response.failed", "response": told})
 
     def _ended(self, head: JSON, finish: Optional[str], usage: Optional[JSON]) -> JSON:
         """Give the response at its end."""

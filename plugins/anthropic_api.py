@@ -53,6 +53,8 @@ class AnthropicAPI(Dialect):
             "POST /llm/v1/messages/count_tokens": self.tokens,
             "GET /llm/v1/models": self.listed,
             "GET /llm/v1/models/*": self.described,
+            "* /llm/v1/*": self.nothing,
+            "* /llm/v1/messages/*": self.nothing,
             "HEAD /llm": greeted,
             "GET /llm/api/hello": greeted,
         }
@@ -68,7 +70,8 @@ class AnthropicAPI(Dialect):
         shows = shows_thoughts(body)
         with in_own_words(turned.origins):
             spoken = partial(answer, shows=shows), partial(speak, shows=shows)
-            return (yield from self.converse(request, turned.asked, *spoken))
+            failed = partial(broken_off, request.id)
+            return (yield from self.converse(request, turned.asked, *spoken, failed=failed))
 
     @aside
     def tokens(self, request: Request) -> Response:
@@ -94,14 +97,11 @@ class AnthropicAPI(Dialect):
     def spelled(self, event: JSON) -> bytes:
         return spelled(event)
 
-    def failed(self, trouble: Trouble) -> bytes:
-        return spelled(error_of(trouble))
-
     def error(self, trouble: Trouble) -> Response:
-        headers = dict(trouble.headers)
+        headers = {**trouble.headers, **({ID: trouble.request} if trouble.request else {})}
         if trouble.code == "insufficient_quota":
             headers["x-should-retry"] = "false"
-        return Response.of(error_of(trouble, headers.get(ID)), status_of(trouble), headers)
+        return Response.of(error_of(trouble, trouble.request or None), status_of(trouble), headers)
 
 
 def greeted(_: Request) -> Response:
@@ -109,16 +109,18 @@ def greeted(_: Request) -> Response:
     return Response.of({"message": "hello"})
 
 
-@late
-def identified(handler: Handler, request: Request) -> Waiting[Response]:
-    """Tell every answer's id where Anthropic's clients look for it."""
-    try:
-        response = yield from handler(request).awaited()
-    except Trouble as trouble:
-        trouble.headers[ID] = request.id
-        raise
-    response.headers.append((ID, request.id))
-    return response
+def identified(handler: Handler, request: Request) -> Response:
+    """Tell every answer's id where Anthropic's clients look for it; trouble tells it already."""
+
+    def tell(response: Response) -> None:
+        response.headers = [*(pair for pair in response.headers if pair[0] != ID), (ID, request.id)]
+
+    return handler(request).then(tell)
+
+
+def broken_off(id_: str, trouble: Trouble) -> bytes:
+    """Write trouble under way."""
+    return spelled(error_of(trouble, id_))
 
 
 def asked(request: Request, body: JSON, path: str) -> Turned:

@@ -189,6 +189,9 @@ def model_of(model: JSON) -> JSON:
     return {**told, **({"inputTokenLimit": model["context_length"]} if model.get("context_length") else {})}
 
 
+BETA = "v1beta"  # the version of the API that clients ask by default
+
+
 class Verb(NamedTuple):
     """What is asked of which model."""
 
@@ -197,8 +200,12 @@ class Verb(NamedTuple):
 
 
 def verb_of(path: str) -> Verb:
-    """Read the end of a path, `.../models/{model}:{verb}`; slashes of the model may be written `%2F`."""
-    model, _, name = urllib.parse.unquote(path.partition("/models/")[2]).rpartition(":")
+    """Read the end of a path, `.../models/{model}:{verb}`; slashes of the model may be written `%2F`.
+
+    Some clients (Vercel's AI SDK) take a model with a slash for one of another collection, and leave `models/` out.
+    """
+    end = path.partition("/models/")[2] or path.partition(f"/{BETA}/")[2]
+    model, _, name = urllib.parse.unquote(end).rpartition(":")
     while model.startswith("models/"):
         model = model[len("models/") :]
     return Verb(model, name)
@@ -214,10 +221,12 @@ class GeminiApi(Dialect):
 
     def routes(self) -> Mapping[str, Handler]:
         routes: Dict[str, Handler] = {}
-        for version in ("v1beta", "v1"):
+        for version in (BETA, "v1"):
             routes[f"POST /llm/{version}/models/*"] = self.asked
             routes[f"GET /llm/{version}/models"] = self.listed
             routes[f"GET /llm/{version}/models/*"] = self.described
+            routes[f"* /llm/{version}/*"] = self.nothing
+        routes[f"POST /llm/{BETA}/*"] = self.asked
         return routes
 
     def speaks(self, request: Request) -> bool:

@@ -32,6 +32,7 @@ class OpenAIAPI(Dialect):
             "POST /llm/v1/embeddings": self.embedded,
             "GET /llm/v1/models": self.listed,
             "GET /llm/v1/models/*": self.described,
+            "* /llm/v1/*": self.nothing,
         }
 
     @late

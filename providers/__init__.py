@@ -57,8 +57,11 @@ class Trouble(Exception):  # noqa: N818  (it is the answer to a request as often
     """Why a request gets no answer, in the words its client is told.
 
     `status` is the HTTP status; `kind` the OpenAI error `type` (told by the status if empty), `code`
-    a stable name for programs, `param` the path of the offending field (`messages[1].role`).
+    a stable name for programs, `param` the path of the offending field (`messages[1].role`), `request` the id of the
+    request as far as it is known.
     """
+
+    request = ""
 
     def __init__(
         self,

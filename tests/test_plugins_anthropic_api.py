@@ -88,6 +88,7 @@ def ask(up, body, path="/messages", method="POST", headers=()):
     try:
         response = settled(plugin.routes().get(route, plugin.routes()["GET /llm/v1/models/*"])(request))
     except Trouble as trouble:
+        trouble.request = request.id
         response = plugin.error(trouble)
     if not isinstance(response.body, bytes):
         response.body = b"".join(response.body)
@@ -680,7 +681,7 @@ def test_trouble_under_way_is_an_event_and_the_end():
     response = ask(Up(*said, UpstreamError(502, "cut", code="stream_truncated")), {**ASKED, "stream": True})
     assert (response.status, dict(response.headers)["request-id"]) == (200, "r1")
     told = events_of(response.body.decode())
-    assert told[-1]["error"] == {"type": "api_error", "message": "cut"}
+    assert (told[-1]["error"], told[-1]["request_id"]) == ({"type": "api_error", "message": "cut"}, "r1")
     assert added_up(told)["_state"] == "inside"
 
 
@@ -1060,3 +1061,28 @@ def test_a_piece_of_text_is_written_as_any_other_event():
     ]
     for event in [delta(text) for text in texts] + others:
         assert spelled(event) == b"event: %s\ndata: %s\n\n" % (event["type"].encode(), written(event))
+
+
+def test_a_refusal_at_the_door_bears_the_requests_id_too(house):
+    one = house(f"[plugins.auth]\nenabled = yes\nsecret = {'s' * 32}\n")
+    told = one.ask("POST", "/llm/v1/messages", ASKED)
+    assert told.status == 401
+    assert told.json["request_id"] == told.headers["request-id"] == told.headers["x-request-id"]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "headers", "told"),
+    [
+        ("GET", "/llm/v1/messages/batches", {}, ["type", "error", "request_id"]),
+        ("GET", "/llm/v1/files?beta=true", {"anthropic-version": "2023-06-01"}, ["type", "error", "request_id"]),
+        ("GET", "/llm/v1beta/files", {}, ["code", "message", "status"]),
+        ("POST", "/llm/v1beta/cachedContents", {}, ["code", "message", "status"]),
+        ("GET", "/llm/v1/files", {"x-goog-api-key": "k"}, ["code", "message", "status"]),
+        ("DELETE", "/llm/v1/files/x", {}, ["message", "type", "param", "code"]),
+    ],
+)
+def test_what_is_not_there_is_told_in_the_clients_own_words(house, method, path, headers, told):
+    answer = house("").ask(method, path, headers=headers)
+    error = answer.json["error"]
+    assert (answer.status, [*answer.json] if "request_id" in answer.json else [*error]) == (404, told)
+    assert "there is no" in error["message"]

@@ -499,6 +499,7 @@ def test_models_are_listed_page_by_page():
         ("/llm/v1beta/models/gemini/gemini-2.5-pro:generateContent", ("gemini/gemini-2.5-pro", "generateContent")),
         ("/v1/models/ollama%2Fqwen3:8b:countTokens", ("ollama/qwen3:8b", "countTokens")),
         ("/llm/v1/models/models/a/b:x", ("a/b", "x")),
+        ("/llm/v1beta/openai/gpt-4o:generateContent", ("openai/gpt-4o", "generateContent")),
     ],
 )
 def test_the_model_and_the_method_stand_in_the_path(path, verb):
@@ -555,3 +556,5 @@ def test_another_provider_answers_a_gemini_client(house, upstream):
     assert "safetySettings=" in answer.headers["x-llmproxy-warnings"]
     refused = one.ask("POST", f"{path}:generateContent", {"contents": [USER], "tools": [{"googleSearch": {}}]})
     assert (refused.status, "googleSearch" in refused.json["error"]["message"]) == (400, True)
+    bare = one.ask("POST", f"{path.replace('models/', '')}:streamGenerateContent?alt=sse", {"contents": [USER]})
+    assert "echo: hi" in "".join(e["candidates"][0]["content"]["parts"][0]["text"] for e in events(bare.body)[:-1])

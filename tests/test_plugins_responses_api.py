@@ -60,11 +60,10 @@ def plain(told):
 def events(blocks):
     """Give the events of a stream, each with its name before it."""
     told = []
-    for block in blocks:
-        if block:
-            name, data = block.decode().split("\ndata: ")
-            told.append(json.loads(data))
-            assert name == f"event: {told[-1]['type']}"
+    for event in filter(None, (event for block in blocks for event in block.decode().split("\n\n"))):
+        name, data = event.split("\ndata: ")
+        told.append(json.loads(data))
+        assert name == f"event: {told[-1]['type']}"
     return told
 
 
@@ -292,7 +291,7 @@ def test_what_was_complete_before_an_answer_broke_off_is_told():
     for _ in voice.speak([part({"content": "a"}), part({"tool_calls": [call]})]):
         if voice.output.items():
             break
-    (event,) = events([voice.failed(Trouble(502, "x"))])
+    _, event = events([voice.failed(Trouble(502, "x"))])
     assert [item["type"] for item in event["response"]["output"]] == ["message"]
 
 
@@ -346,9 +345,12 @@ def test_an_answer_that_breaks_off_is_a_failed_response():
     said = []
     with pytest.raises(UpstreamError) as caught:
         said.extend(voice.speak(broken()))
-    (last,) = events([voice.failed(caught.value)])
+    error, last = events([voice.failed(caught.value)])
     assert events(said) == before
-    assert (last["type"], last["sequence_number"]) == ("response.failed", len(before))
+    words = {"code": "rate_limit_exceeded", "message": "too many", "param": None}
+    nested = {"type": "rate_limit_error", **words}
+    assert error == {"type": "error", **words, "error": nested, "sequence_number": len(before)}
+    assert (last["type"], last["sequence_number"]) == ("response.failed", len(before) + 1)
     assert last["response"]["status"] == "failed"
     assert last["response"]["error"] == {"code": "rate_limit_exceeded", "message": "too many"}
 
@@ -366,13 +368,15 @@ def test_an_answer_that_breaks_off_is_a_failed_response():
 def test_trouble_under_way_has_the_codes_that_clients_know(code, told):
     voice = Voice(ASKED, {})
     next(voice.speak([part({"content": "a"})]))
-    (event,) = events([voice.failed(Trouble(502, "x", code=code))])
+    error, event = events([voice.failed(Trouble(502, "x", code=code))])
+    assert error["code"] == code
     assert event["response"]["error"]["code"] == told
 
 
 def test_trouble_before_the_response_has_begun_is_an_error_of_its_own():
     (event,) = events([Voice(ASKED, {}).failed(Trouble(502, "x", code="c"))])
-    assert event == {"type": "error", "code": "c", "message": "x", "param": None, "sequence_number": 0}
+    words = {"code": "c", "message": "x", "param": None}
+    assert event == {"type": "error", **words, "error": {"type": "api_error", **words}, "sequence_number": 0}
 
 
 # served
@@ -454,7 +458,7 @@ def test_a_question_is_answered_as_a_stream():
 
 def test_a_stream_that_breaks_off_ends_with_a_failed_response():
     said = streamed(part({"content": "a"}), UpstreamError(502, "cut", code="stream_truncated"))
-    assert [event["type"] for event in said][-1] == "response.failed"
+    assert [event["type"] for event in said][-2:] == ["error", "response.failed"]
     assert "response.completed" not in [event["type"] for event in said]
 
 
@@ -474,8 +478,8 @@ def test_an_upstream_of_its_own_is_passed_on_with_its_own_numbers_to_the_last():
     odd = {"type": "response.new", "sequence_number": 4, "obfuscation": "x"}
     said = streamed({**part({"content": "a"}), "_responses": [begun, odd]}, PAUSE, UpstreamError(502, "cut"))
     assert said[:2] == [begun, odd]
-    assert (said[2]["type"], said[2]["sequence_number"]) == ("response.failed", 5)
-    assert said[2]["response"] == {
+    assert [(event["type"], event["sequence_number"]) for event in said[2:]] == [("error", 5), ("response.failed", 6)]
+    assert said[3]["response"] == {
         "id": "resp_9",
         "status": "failed",
         "error": {"code": "server_error", "message": "cut"},

@@ -192,6 +192,9 @@ tool = shape(
     strict=is_(bool),
     cache_control=CACHE,
     type=one_of("custom"),
+    input_examples=list_of(is_(dict)),
+    eager_input_streaming=is_(bool),
+    defer_loading=is_(bool),
 )
 CHOICE = {"disable_parallel_tool_use": is_(bool)}
 COUNT = {

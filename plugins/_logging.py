@@ -7,10 +7,9 @@ import json
 import logging
 import os
 import time
-from typing import Any, List, Mapping, Sequence, Tuple
+from typing import Any, Mapping, Sequence, Tuple
 
 STDERR = 2
-NUMBERS = (int, float)
 
 
 def set_up(options: Mapping[str, Any]) -> None:
@@ -58,6 +57,7 @@ class Record(logging.LogRecord):
     fields: Mapping[str, Any] = {}
     exc_text = stack_info = None
     funcName = ""  # noqa: N815  (logging's own)
+    msecs = 0.0
 
     def __init__(  # logging's own
         self, name: str, level: int, path: str, line: int, msg: Any, args: Any, exc_info: Any, *more: Any, **_: Any
@@ -66,7 +66,6 @@ class Record(logging.LogRecord):
         self.msg, self.args, self.exc_info = msg, args, exc_info
         self.pathname, self.lineno, self.filename, self.module = path, line, path, path
         self.created = time.time()
-        self.msecs = self.created % 1 * 1000
 
 
 class Lines(logging.Formatter):
@@ -83,7 +82,7 @@ class Lines(logging.Formatter):
             second = int(created)
             written = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
             self._second = second, written
-        return f"{written}.{int(created % 1 * 1000):03d}Z"
+        return f"{written}.{int((created - second) * 1000):03d}Z"
 
     def format(self, record: logging.LogRecord) -> str:
         fields: Mapping[str, Any] = getattr(record, "fields", {})
@@ -95,8 +94,16 @@ class Lines(logging.Formatter):
             message += "\n" + self.formatException(record.exc_info)
         if self._as_json:
             return json.dumps({"time": when, "level": record.levelname.lower(), "message": message, **fields})
-        line = f"{when} {record.levelname:<7} {message}"
-        return line + _frame(tuple(fields)) % _words([*fields.values()]) if fields else line
+        return f"{when} {record.levelname:<7} {message}{_told(fields)}"
+
+
+def _told(fields: Mapping[str, Any]) -> str:
+    """Write fields as they stand in a line: a value that is more than a word as JSON."""
+    told = _frame(tuple(fields)) % tuple(fields.values())
+    if _is_plain(told, len(fields)):
+        return told  # as nearly all are: there is one for each request
+    parts = [f" {name}={value}" for name, value in fields.items()]
+    return "".join([p if _is_plain(p, 1) else f" {n}={json.dumps(v)}" for p, (n, v) in zip(parts, fields.items())])
 
 
 @functools.lru_cache(maxsize=64)
@@ -105,17 +112,11 @@ def _frame(names: Sequence[str]) -> str:
     return "".join([f" {name}=%s" for name in names])
 
 
-def _words(values: List[Any]) -> Tuple[Any, ...]:
-    """Give values as they stand in a line: as JSON whatever is no number and no plain word."""
-    texts = [value for value in values if type(value) not in NUMBERS]
-    if _are_words(texts):
-        return tuple(values)
-    return tuple([v if type(v) in NUMBERS or _are_words([v]) else json.dumps(v) for v in values])
-
-
-def _are_words(texts: List[Any]) -> bool:
-    try:
-        text = "".join(texts)
-    except TypeError:  # there is no text among them
+def _is_plain(told: str, fields: int) -> bool:
+    """Tell whether in what is told of so many fields each is a word: of printable ASCII, no quote in it, no blank."""
+    if told.encode("utf-8", "replace").translate(None, _PLAIN):
         return False
-    return "" not in texts and text.isascii() and text.isprintable() and " " not in text and '"' not in text
+    return told.count(" ") == fields and "= " not in told and not told.endswith("=")
+
+
+_PLAIN = bytes({*range(0x20, 0x7F)} - {*b'"'})

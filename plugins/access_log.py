@@ -60,17 +60,18 @@ def line(request: Request, begun: float, now: float) -> JSON:
     if "first_byte" in notes:
         told["first_ms"] = _ms(notes["first_byte"] - begun)
     told["ms"] = _ms(now - begun)
-    usage = notes.get("usage") or {}
-    for name, field in TOKENS:
-        if usage.get(field) is not None:
-            told[name] = usage[field]
+    usage = notes.get("usage")
+    if usage:
+        for name, field in TOKENS:
+            if usage.get(field) is not None:
+                told[name] = usage[field]
     if "trouble" in notes:
         told["trouble"] = notes["trouble"]
     return told
 
 
 def _ms(seconds: float) -> float:
-    return round(seconds * 1000, 1)
+    return int(seconds * 10_000 + 0.5) / 10
 
 
 def masked(request: Request) -> JSON:

@@ -14,7 +14,8 @@ import select
 import socket
 import threading
 import time
-from typing import Any, Deque, Dict, Generator, List, Optional, Tuple, Type
+import urllib.parse
+from typing import Any, Deque, Dict, Generator, List, NamedTuple, Optional, Tuple, Type
 
 try:
     import ssl
@@ -29,9 +30,22 @@ KEPT_FOR = 45.0  # seconds a connection may lie idle: servers close theirs after
 MOST_KEPT = 1024  # connections to one address
 
 
+class Timeouts(NamedTuple):
+    """Seconds to wait: for a connection, for the first byte of an answer, for each byte after it."""
+
+    connect: float
+    first_byte: float
+    idle: float
+
+
 def unreachable(message: str, error: object, code: str = "provider_unreachable") -> UpstreamError:
     """Word a failure of the network."""
     return UpstreamError(502, f"{message}: {error}", code=code)
+
+
+def host_port(netloc: str, default: int) -> Tuple[str, int]:
+    parts = urllib.parse.urlsplit("//" + netloc)
+    return parts.hostname or "", parts.port or default
 
 
 class Connection:

@@ -5,11 +5,10 @@ from __future__ import annotations
 import functools
 import ipaddress
 import urllib.request
-from typing import Any, Mapping, Optional
+from typing import Any, Callable, Mapping, Optional
 
 from . import Scope, _http
-from ._connection import Pool
-from ._transport import Answer, Timeouts, host_port
+from ._connection import Pool, Timeouts, host_port
 
 
 class Question(urllib.request.Request):
@@ -51,13 +50,14 @@ def _taken_apart(url: str) -> Mapping[str, Any]:
 
 
 class _Http(urllib.request.BaseHandler):
-    """urllib's way in: opens http and https with connections that are kept."""
+    """urllib's way in: has http and https answered, by connections that are kept."""
 
-    def __init__(self) -> None:
+    def __init__(self, answered: Callable[[Question, Pool], Any]) -> None:
         self.pool = Pool()
+        self._answered = answered
 
-    def http_open(self, question: Question) -> Answer:
-        return Answer(question, self.pool)
+    def http_open(self, question: Question) -> Any:
+        return self._answered(question, self.pool)
 
     https_open = http_open
 
@@ -81,10 +81,10 @@ def is_loopback(host: str) -> bool:
         return host == "localhost" or host.endswith(".localhost")
 
 
-def director() -> urllib.request.OpenerDirector:
-    """Give what opens questions. No redirects, no cookies, no error handling: an answer is an answer."""
+def director(answered: Callable[[Question, Pool], Any]) -> urllib.request.OpenerDirector:
+    """Give what opens questions by having them `answered`. No redirects, no cookies: an answer is an answer."""
     director = urllib.request.OpenerDirector()
     if urllib.request.getproxies():
         director.add_handler(_Proxies())
-    director.add_handler(_Http())
+    director.add_handler(_Http(answered))
     return director

@@ -28,7 +28,6 @@ from typing import (
     Generator,
     Iterable,
     Mapping,
-    NamedTuple,
     Optional,
     Tuple,
     Type,
@@ -36,7 +35,7 @@ from typing import (
 )
 
 from . import BRIEFLY, JSON, LARGE, PAUSE, Options, Scope, UpstreamError, _http, _json
-from ._connection import Connection, Pool, connected, secure, unreachable
+from ._connection import Connection, Pool, Timeouts, connected, host_port, secure, unreachable
 
 if TYPE_CHECKING:
     from ._opener import Question
@@ -66,14 +65,6 @@ STUMBLES = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
 _VERSION = re.compile(r"/v\d+[a-z]*\d*(?=/|$)", re.ASCII)
 _BASE_URL = re.compile(r"https?://(\[[0-9a-fA-F:.]+\]|[\w.-]+)(:\d+)?(/[!$-;=@-~]*)?", re.IGNORECASE | re.ASCII)
 _SENDABLE = re.compile(r"[\t\x20-\x7e]*")
-
-
-class Timeouts(NamedTuple):
-    """Seconds to wait: for a connection, for the first byte of an answer, for each byte after it."""
-
-    connect: float
-    first_byte: float
-    idle: float
 
 
 class Answer:
@@ -311,16 +302,11 @@ def _finished(waiting: Generator[Any, None, T]) -> T:
             return found
 
 
-def host_port(netloc: str, default: int) -> Tuple[str, int]:
-    parts = urllib.parse.urlsplit("//" + netloc)
-    return parts.hostname or "", parts.port or default
-
-
 def opener() -> Any:
     """Give urllib's opener for our questions; urllib takes long to import, and nobody needs it before the first."""
     from . import _opener
 
-    return _opener.director()
+    return _opener.director(Answer)
 
 
 class Exchange:

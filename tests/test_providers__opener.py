@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from providers import Scope, _opener
+from providers._connection import Timeouts
 from providers._opener import Question, director
-from providers._transport import Timeouts
 
 TIMES = Timeouts(1.0, 1.0, 1.0)
 
@@ -41,4 +41,4 @@ def test_two_questions_of_one_address_have_nothing_in_common():
 
 def test_there_is_no_proxy_where_the_environment_names_none(monkeypatch):
     monkeypatch.setattr("urllib.request.getproxies", dict)
-    assert len(director().handlers) == 1
+    assert len(director(lambda question, pool: None).handlers) == 1

@@ -193,7 +193,14 @@ class Proxy:
 
     def _chain(self, handler: Handler, owner: Plugin, route: str) -> Handler:
         """Put every plugin that stands around requests around a handler; its owner words the trouble."""
-        chain = worded(blocking(handler) if owner.blocks else with_body(handler), owner)
+
+        def noted(request: Request) -> Response:
+            request.notes["route"] = (
+                route or None
+            )  # of one that is refused before it comes here, the log tells the path
+            return handler(request)
+
+        chain = worded(blocking(noted) if owner.blocks else with_body(noted), owner)
         for plugin in reversed(self.plugins):
             if type(plugin).handle is not Plugin.handle:
                 stands_around = partial(plugin.handle, inner=chain)
@@ -201,7 +208,6 @@ class Proxy:
 
         def entered(request: Request) -> Response:
             request.public, request.key_headers = owner.public, owner.key_headers
-            request.notes["route"] = route or None
             return chain(request)
 
         return entered

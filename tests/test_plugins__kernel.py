@@ -691,6 +691,14 @@ def test_the_log_has_a_line_for_each_request(house):
     assert not re.search("prompt of mine|t0ken|s3cret", one.log)
 
 
+def test_the_log_tells_where_one_knocked_who_was_not_let_in(house):
+    one = house("[providers.ollama]\nbase_url = http://127.0.0.1:1\n")
+    assert one.ask("GET", "/ollama/api/tags?x=s3cret", headers={"Origin": "http://evil.test"}).status == 403
+    assert one.wait_log(r" method=GET route=/ollama/api/tags status=403 .*trouble=foreign_origin")
+    assert one.ask("GET", "/ollama/api/tags").status == 502
+    assert one.wait_log(r" method=GET route=/ollama/\* status=502 ")
+
+
 def test_the_log_can_be_json(house):
     one = house("[server]\nlog = json\n", args=["--debug"])
     one.ask("GET", "/health", headers={"x-request-id": "id-1", "Authorization": "Bearer t0ken", "X-Odd": 'a "b" c'})

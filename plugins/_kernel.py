@@ -195,9 +195,8 @@ class Proxy:
         """Put every plugin that stands around requests around a handler; its owner words the trouble."""
 
         def noted(request: Request) -> Response:
-            request.notes["route"] = (
-                route or None
-            )  # of one that is refused before it comes here, the log tells the path
+            # of one that is refused before it comes here, the log tells the path
+            request.notes["route"] = route or None
             return handler(request)
 
         chain = worded(blocking(noted) if owner.blocks else with_body(noted), owner)

@@ -11,6 +11,7 @@ alive turns out to be dead, and up to `retries` times after a failure that passe
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import os
@@ -397,7 +398,9 @@ class Exchange:
         yield from self.head()
         body = self.at_once()
         if body is None:
-            body = yield from self._gathered()
+            come = bytearray()
+            yield from _gathered(self.blocks(), LARGEST_DOCUMENT, come)
+            body = bytes(come)
         if len(body) > LARGEST_DOCUMENT:
             raise self._useless("too large")
         if len(body) > LARGE:
@@ -410,17 +413,6 @@ class Exchange:
             raise self._useless("JSON, but not an object")
         return document
 
-    def _gathered(self) -> Generator[JSON, None, bytes]:
-        """Read a body that comes in several blocks, or more of it than is taken."""
-        body = bytearray()
-        for block in self.blocks():
-            body += block
-            if not block:
-                yield PAUSE
-            if len(body) > LARGEST_DOCUMENT:
-                break
-        return bytes(body)
-
     def _useless(self, why: str) -> UpstreamError:
         message = f"{self._name}: the upstream's answer is {why}"
         return UpstreamError(502, message, code="provider_error", provider=self._name)
@@ -431,18 +423,21 @@ class Exchange:
             self._answer.close()
 
 
+def _gathered(blocks: Iterable[bytes], most: int, body: bytearray) -> Generator[JSON, None, None]:
+    """Read a body into `body`, but not much more than `most` bytes; yields PAUSE at each pause."""
+    for block in blocks:
+        body += block
+        if not block:
+            yield PAUSE
+        if len(body) > most:
+            return
+
+
 def _said(answer: Answer) -> Generator[JSON, None, Any]:
     """Read the body of an error: its JSON, or its text, or what there is of it."""
-    body = b""
-    try:
-        for block in answer.blocks():
-            body += block
-            if not block:
-                yield PAUSE
-            if len(body) > LARGEST_ERROR:
-                break
-    except UpstreamError:
-        pass  # the status is known, and its words are cut
+    body = bytearray()
+    with contextlib.suppress(UpstreamError):  # the status is known, and its words are cut
+        yield from _gathered(answer.blocks(), LARGEST_ERROR, body)
     text = body.decode("utf-8", "replace")
     try:
         return _json.loads(text)
